@@ -1,16 +1,31 @@
-# hctfs: make, make check, make quickstart.  V=1 shows the commands.
+# hctfs: make, make check, make quickstart; make help lists the rest.  V=1 shows the commands.
 
 VERSION := $(shell sed -n 's/^\#define HCT_VERSION "\(.*\)"/\1/p' codec/hct.h)
-PREFIX  ?= /usr/local
-DESTDIR ?=
+SOVERSION := 0
 B       ?= build
 CC      ?= cc
 CFLAGS  ?= -O3 -g
+PYTHON  ?= python3
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wpointer-arith -Wvla
 WERROR  ?=
 HCT_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -fvisibility=default \
               -pthread -I. $(WARN) $(if $(WERROR),-Werror) -MMD -MP
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+bindir      ?= $(PREFIX)/bin
+libdir      ?= $(PREFIX)/lib
+includedir  ?= $(PREFIX)/include
+datadir     ?= $(PREFIX)/share
+mandir      ?= $(datadir)/man
+bashcompdir ?= $(datadir)/bash-completion/completions
+zshcompdir  ?= $(datadir)/zsh/site-functions
+
+# All cores, unless -j on the command line or a calling make says otherwise.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += --no-print-directory -j$(shell nproc 2>/dev/null || echo 1)
+endif
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
@@ -21,23 +36,37 @@ FUSE_PKGS   := fuse3
 WRITER_PKGS := libcrypto
 TEST_PKGS   := cmocka
 
+# Libraries are asked for once, and only by goals that compile something themselves.
+INDIRECT := setup check check-loaders quickstart sanitize fuzz lint uninstall clean distclean help
+GOALS    := $(filter-out $(INDIRECT),$(or $(MAKECMDGOALS),all))
+ifneq ($(GOALS),)
+NEEDED   := $(CODEC_PKGS) $(FUSE_PKGS) $(WRITER_PKGS) $(if $(filter unit $(B)/tests/%,$(GOALS)),$(TEST_PKGS))
+MISSING  := $(strip $(foreach p,$(NEEDED),$(if $(shell $(PKG) --exists $(p) 2>&1 || echo no),$(p))))
+ifneq ($(MISSING),)
+$(error $(PKG) does not find $(MISSING): run contrib/setup.sh, which installs what hctfs needs)
+endif
+FUSE_CFLAGS := $(shell $(PKG) --cflags $(FUSE_PKGS))
+CODEC_LIBS  := $(shell $(PKG) --libs $(CODEC_PKGS)) -lm -pthread
+FUSE_LIBS   := $(shell $(PKG) --libs $(FUSE_PKGS))
+WRITER_LIBS := $(shell $(PKG) --libs $(WRITER_PKGS))
+TEST_LIBS   := $(shell $(PKG) --libs $(TEST_PKGS) 2>/dev/null)
+endif
+
 CODEC_SRC  := $(wildcard codec/*.c)
 FS_SRC     := $(filter-out fs/hctfs.c fs/hct.c fs/fuse_%.c fs/hct_%.c,$(wildcard fs/*.c))
 HCTFS_SRC  := fs/hctfs.c $(wildcard fs/fuse_*.c)
 HCT_SRC    := fs/hct.c $(wildcard fs/hct_*.c)
 WRITER_SRC := $(filter-out writer/mkhct.c,$(wildcard writer/*.c))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
+BENCH_SRC  := $(wildcard bench/*.c)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
-CODEC_LIBS  = $(shell $(PKG) --libs $(CODEC_PKGS)) -lm -pthread
-FUSE_LIBS   = $(shell $(PKG) --libs $(FUSE_PKGS))
-WRITER_LIBS = $(shell $(PKG) --libs $(WRITER_PKGS))
-TEST_LIBS   = $(shell $(PKG) --libs $(TEST_PKGS))
 
 PROGRAMS := $(B)/mkhct $(B)/hctfs $(B)/hct
 LIBS     := $(B)/libhct.a $(B)/libhct.so
 
-all: $(PROGRAMS) $(LIBS)
+all: $(PROGRAMS) $(LIBS) ## the programs and libraries, in build/ (the default)
 
 # A variant that needs more than the baseline instruction set is named for it.
 SIMD_avx2   := -mavx2 -mbmi2 -mpopcnt
@@ -45,17 +74,23 @@ SIMD_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512v
 X86 := $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine))
 simd_flags = $(if $(X86),$(if $(findstring _avx512.,$(1)),$(SIMD_avx512))$(if $(findstring _avx2.,$(1)),$(SIMD_avx2)))
 
-$(B)/obj/%.o: %.c
+# Rewritten only when compiler or flags change, and then everything is compiled again.
+FLAGS := $(CC) $(HCT_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS))' >$@
+
+$(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(HCT_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(call simd_flags,$<) $(EXTRA_$(subst /,_,$*)) -c -o $@ $<
 
-$(call obj,fs/hctfs.c $(wildcard fs/fuse_*.c)): HCT_CFLAGS += $(shell $(PKG) --cflags $(FUSE_PKGS))
+$(call obj,$(HCTFS_SRC)): HCT_CFLAGS += $(FUSE_CFLAGS)
 
 $(B)/libhct.a: $(call obj,$(CODEC_SRC))
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
 
 $(B)/libhct.so: $(call obj,$(CODEC_SRC))
-	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhct.so.0 $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhct.so.$(SOVERSION) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
 
 $(B)/mkhct: $(call obj,writer/mkhct.c $(WRITER_SRC)) $(B)/libhct.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(CODEC_LIBS)
@@ -68,16 +103,141 @@ $(B)/hct: $(call obj,$(HCT_SRC) $(FS_SRC)) $(B)/libhct.a
 
 # Unit tests: one program for each module, linked with everything but the mains.
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRC))
-$(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(B)/libhct.a
+$(UNIT_BIN): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(B)/libhct.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(WRITER_LIBS) $(CODEC_LIBS)
 
-unit: $(UNIT_BIN)
-	@set -e; for t in $(UNIT_BIN); do $$t; done
+SUITE ?=
+unit: $(UNIT_BIN) ## the unit tests
+	@V='$(V)' tests/run-unit.sh $(or $(SUITE),unit) $(UNIT_BIN)
 
-clean:
-	rm -rf $(B)
+# End-to-end tests, with Python packages of fixed versions.  ARGS goes to pytest.
+VENV := build/venv
+VENV_LOADERS := build/venv-loaders
+PIP := -m pip --disable-pip-version-check -qq install
+PYTEST = HCT_BUILD='$(abspath $(B))' HCT_SUITE=$(or $(SUITE),$@) $(1)/bin/python -B -m pytest -q
 
-.PHONY: all unit clean
+$(VENV)/done: tests/e2e/requirements.txt
+	$(call say,VENV,$(@D))$(PYTHON) -m venv --clear $(@D)
+	$(Q)$(@D)/bin/python $(PIP) -r $<
+	@touch $@
+
+e2e: all $(VENV)/done ## the end-to-end tests, through real mounts; ARGS='-k mount' picks some
+	$(Q)$(call PYTEST,$(VENV)) tests/e2e $(ARGS)
+
+# PyPI's own torch for Linux brings gigabytes of CUDA.  The CPU build comes from where pip is
+# configured to look, when it is there, or else from PyTorch's index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+$(VENV_LOADERS)/done: tests/e2e/requirements-loaders.txt tests/e2e/requirements.txt
+	$(call say,VENV,$(@D))$(PYTHON) -m venv --clear $(@D)
+	$(Q)$(@D)/bin/python $(PIP) -r $< 2>/dev/null || \
+		$(@D)/bin/python $(PIP) -r $< --extra-index-url $(TORCH_INDEX)
+	@touch $@
+
+MINILM := build/models/all-MiniLM-L6-v2
+$(MINILM): contrib/fetch-minilm.sh | $(VENV)/done
+	$(call say,FETCH,$@)PYTHON=$(VENV)/bin/python contrib/fetch-minilm.sh $@
+
+loaders: all $(VENV_LOADERS)/done $(MINILM)
+	$(Q)HF_HUB_OFFLINE=1 HCT_MINILM='$(abspath $(MINILM))' $(call PYTEST,$(VENV_LOADERS)) tests/e2e/test_loaders.py $(ARGS)
+
+# Under AddressSanitizer and UBSan, in a build folder of their own.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize: ## unit and end-to-end tests under ASan and UBSan
+	@if echo 'int main(void) { return 0; }' | $(CC) $(SANITIZE) -x c -o /dev/null - 2>/dev/null; \
+	then flags='CFLAGS=-O1 -g -fno-omit-frame-pointer $(SANITIZE)' && \
+	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=unit-sanitized unit && \
+	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=e2e-sanitized e2e; \
+	else echo 'sanitize: skipped, $(CC) cannot link $(SANITIZE)'; fi
+
+# libFuzzer comes with clang.
+FUZZ_SECONDS ?= 60
+FUZZ_CC ?= clang
+FUZZ_FLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/%,$(FUZZ_SRC))
+$(FUZZ_BIN): $(B)/%: $(B)/obj/tests/fuzz/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(B)/libhct.a
+	$(call say,LD,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(CODEC_LIBS)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60)
+	@if echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+		$(FUZZ_CC) -fsanitize=fuzzer,address -x c -o /dev/null - 2>/dev/null; \
+	then $(MAKE) B=$(B)/fuzz CC='$(FUZZ_CC)' CFLAGS='-O1 -g -fno-omit-frame-pointer $(FUZZ_FLAGS)' \
+		FUZZ_SECONDS=$(FUZZ_SECONDS) run-fuzz; \
+	else echo 'fuzz: skipped, $(FUZZ_CC) cannot link libFuzzer (contrib/setup.sh --dev installs it)'; fi
+
+run-fuzz: $(FUZZ_BIN) $(VENV)/done
+	$(Q)PYTHON=$(VENV)/bin/python tests/fuzz/run.sh $(B)/corpus $(FUZZ_SECONDS) $(FUZZ_BIN)
+
+lint: $(VENV)/done ## format, static analysis, manual pages, shell scripts
+	$(Q)CLANG_FORMAT=$(VENV)/bin/clang-format tests/lint.sh
+
+setup: ## installs the packages that are missing
+	$(Q)contrib/setup.sh
+
+# Every suite runs, also after one that failed.
+check: setup ## set-up, build, and every test that needs no heavy packages
+	$(Q)$(MAKE) all
+	@bad=; for suite in unit e2e sanitize 'fuzz FUZZ_SECONDS=15' lint; do \
+		echo "== make $$suite"; $(MAKE) $$suite || bad="$$bad $${suite%% *}"; \
+	done; \
+	if [ -n "$$bad" ]; then echo "make check: failed:$$bad"; exit 1; fi; echo 'make check: all passed'
+
+check-loaders: setup ## the tests that load models with torch and transformers
+	$(Q)$(MAKE) loaders
+
+quickstart: ## set-up, build, and a real model from end to end
+	$(Q)MAKE='$(MAKE)' B='$(B)' contrib/quickstart.sh
+
+# A benchmark may look inside libhct, as the unit tests do.
+BENCH_BIN := $(patsubst bench/%.c,$(B)/bench_%,$(BENCH_SRC))
+$(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(B)/libhct.a
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
+
+bench: all $(BENCH_BIN) ## benchmarks
+	$(Q)HCT_BUILD='$(abspath $(B))' bench/run.sh
+
+PUBLIC_HEADERS := $(addprefix codec/,hct.h appender.h dtype.h encoder.h error.h metrics.h reader.h safetensors.h)
+MAN := $(wildcard writer/*.[1-8] fs/*.[1-8])
+
+$(B)/libhct.pc: codec/libhct.pc.in codec/hct.h Makefile FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@prefix@|$(PREFIX)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|' \
+		-e 's|@version@|$(VERSION)|; s|@requires@|$(CODEC_PKGS)|' $< >$@
+
+install: all $(B)/libhct.pc ## programs, libraries, manual pages ... to PREFIX (/usr/local)
+	$(Q)install -d $(addprefix '$(DESTDIR)',$(bindir) $(libdir)/pkgconfig $(includedir)/hct $(bashcompdir) $(zshcompdir))
+	$(Q)install -m 755 $(PROGRAMS) '$(DESTDIR)$(bindir)'
+	$(Q)install -m 644 $(B)/libhct.a '$(DESTDIR)$(libdir)'
+	$(Q)install -m 755 $(B)/libhct.so '$(DESTDIR)$(libdir)/libhct.so.$(VERSION)'
+	$(Q)ln -sf libhct.so.$(VERSION) '$(DESTDIR)$(libdir)/libhct.so.$(SOVERSION)'
+	$(Q)ln -sf libhct.so.$(SOVERSION) '$(DESTDIR)$(libdir)/libhct.so'
+	$(Q)install -m 644 $(B)/libhct.pc '$(DESTDIR)$(libdir)/pkgconfig'
+	$(Q)install -m 644 $(PUBLIC_HEADERS) '$(DESTDIR)$(includedir)/hct'
+	$(Q)for page in $(MAN); do install -D -m 644 $$page "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
+	$(Q)for p in mkhct hctfs hct; do install -m 644 contrib/completion.bash "$(DESTDIR)$(bashcompdir)/$$p"; done
+	$(Q)install -m 644 contrib/completion.zsh '$(DESTDIR)$(zshcompdir)/_hctfs'
+
+uninstall: ## removes what install put there
+	$(Q)rm -f $(patsubst $(B)/%,'$(DESTDIR)$(bindir)'/%,$(PROGRAMS)) '$(DESTDIR)$(zshcompdir)/_hctfs'
+	$(Q)rm -f '$(DESTDIR)$(libdir)'/libhct.a '$(DESTDIR)$(libdir)'/libhct.so* '$(DESTDIR)$(libdir)/pkgconfig/libhct.pc'
+	$(Q)rm -rf '$(DESTDIR)$(includedir)/hct'
+	$(Q)for page in $(MAN); do rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
+	$(Q)for p in mkhct hctfs hct; do rm -f "$(DESTDIR)$(bashcompdir)/$$p"; done
+
+clean: ## removes what was built; the Python environments and the model stay
+	rm -rf $(PROGRAMS) $(LIBS) $(BENCH_BIN) $(addprefix $(B)/,obj tests sanitize fuzz quickstart libhct.pc flags)
+
+distclean: ## removes build/ as a whole
+	rm -rf build $(B)
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r goal text; do \
+		printf 'make %-14s %s\n' "$$goal" "$$text"; done
+
+FORCE:
+.PHONY: all unit e2e loaders sanitize fuzz run-fuzz lint setup check check-loaders quickstart bench \
+        install uninstall clean distclean help FORCE
 .SECONDARY:
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+.DELETE_ON_ERROR:
+-include $(patsubst %.o,%.d,$(call obj,$(CODEC_SRC) $(FS_SRC) $(HCTFS_SRC) $(HCT_SRC) $(WRITER_SRC) \
+         writer/mkhct.c $(UNIT_SRC) $(FUZZ_SRC) $(BENCH_SRC)))

@@ -40,8 +40,7 @@ hct_error hct_appender_chunk(hct_appender *a, const struct hct_encoded *chunk,
 /* Writes index and trailer; provenance is JSON text.  All tensors and chunks must
  * have been appended (HCT_ERR_ARGUMENT).  *file_bytes, when not NULL: whole size. */
 hct_error hct_appender_finish(hct_appender *a, const struct hct_source *source,
-			      const char *provenance, uint64_t *file_bytes,
-			      struct hct_diag *diag);
+			      const char *provenance, uint64_t *file_bytes, struct hct_diag *diag);
 
 /* NULL is allowed; before or after finish. */
 void hct_appender_free(hct_appender *a);

@@ -26,9 +26,9 @@ typedef struct hct_encoder hct_encoder; /* scratch memory of one encoding thread
 struct hct_encoded {
 	const uint8_t *payload;
 	uint32_t length;
-	uint16_t codec;     /* as FORMAT.md numbers them */
-	uint64_t checksum;  /* XXH3-64 of the payload */
-	uint64_t digest;    /* XXH3-64 of the decoded bytes */
+	uint16_t codec;    /* as FORMAT.md numbers them */
+	uint64_t checksum; /* XXH3-64 of the payload */
+	uint64_t digest;   /* XXH3-64 of the decoded bytes */
 };
 
 /* simd chooses the variant of the encoder's loops; the output is the same. */

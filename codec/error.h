@@ -60,7 +60,8 @@ int hct_error_exit_code(hct_error e);
 /* The hct_error for an errno value: ENOMEM, ENOENT, ENOSPC ... */
 hct_error hct_error_from_errno(int errnum);
 
-/* Writes a line into *diag (nothing when it is NULL) and returns e. */
+/* Writes a line into *diag (nothing when it is NULL) and returns e.  The arguments may
+ * point into *diag; control characters in them become '?'. */
 hct_error hct_fail(struct hct_diag *diag, hct_error e, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

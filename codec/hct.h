@@ -14,7 +14,7 @@
 #define HCT_VERSION_MAJOR 0
 #define HCT_VERSION_MINOR 1
 #define HCT_VERSION_PATCH 0
-#define HCT_VERSION "0.1.0"
+#define HCT_VERSION       "0.1.0"
 
 #include "appender.h"
 #include "dtype.h"

@@ -10,11 +10,11 @@
 #include <stdint.h>
 
 struct hct_meter {
-	uint64_t total;          /* bytes of work */
-	_Atomic uint64_t done;   /* bytes done */
-	double start;            /* monotonic seconds */
-	double rate;             /* smoothed bytes a second */
-	double last_time;        /* of the last hct_meter_line */
+	uint64_t total;        /* bytes of work */
+	_Atomic uint64_t done; /* bytes done */
+	double start;          /* monotonic seconds */
+	double rate;           /* smoothed bytes a second */
+	double last_time;      /* of the last hct_meter_line */
 	uint64_t last_done;
 };
 
@@ -27,7 +27,6 @@ void hct_meter_add(struct hct_meter *m, uint64_t bytes);
 /* Writes "[#####-----]  52% 1.20/2.30 GiB  812 MiB/s  ETA 0:01  what" into buf,
  * cut to width columns (and never inside a UTF-8 character), without a newline.
  * Called by one thread at a time. */
-void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char *buf,
-		    size_t size);
+void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char *buf, size_t size);
 
 #endif

@@ -1,4 +1,7 @@
-/* How far one array of numbers is from another.  All sums are in double. */
+/* How far one array of numbers is from another.  All sums are in double.
+ *
+ * Squares of F64 values beyond 1e154 leave the range of double; the results below are
+ * then on the safe side (infinite error, cosine 0) but never NaN. */
 #ifndef HCT_METRICS_H
 #define HCT_METRICS_H
 
@@ -18,7 +21,8 @@ struct hct_metrics {
 	double sum_dd;                 /* of (a - b)^2 */
 	double max_abs_a;
 	double max_abs_error;
-	uint64_t nonfinite_differ; /* pairs where NaN or infinity differ in kind or sign */
+	uint64_t nonfinite_differ; /* pairs where NaN or infinity differ in kind, or infinities
+				    * in sign; one NaN is like another */
 };
 
 /* Adds n pairs.  Pairs that hold the same non-finite value count as equal and
@@ -37,10 +41,11 @@ void hct_metrics_merge(struct hct_metrics *m, const struct hct_metrics *part);
 double hct_metrics_relative_squared_error(const struct hct_metrics *m);
 /* Cosine of the angle between a and b; 1 when both are zero, 0 when one is. */
 double hct_metrics_cosine(const struct hct_metrics *m);
-/* 10 log10(max|a|^2 / mean (a-b)^2) in dB; infinity when equal. */
+/* 10 log10(max|a|^2 / mean (a-b)^2) in dB; infinity when equal, minus infinity when a
+ * non-finite value differs. */
 double hct_metrics_psnr_db(const struct hct_metrics *m);
 /* "Excellent" (cosine .998 and up), "Good" .993, "Acceptable" .98,
- * "Degraded" .95, "Poor". */
+ * "Degraded" .95, "Poor", which it is too when a non-finite value differs. */
 const char *hct_metrics_grade(const struct hct_metrics *m);
 
 #ifdef __cplusplus

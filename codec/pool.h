@@ -1,6 +1,7 @@
 /* A pool of threads that run jobs in the order in which they were given.
  *
- * Jobs must not wait for jobs of the same pool that were given later. */
+ * Jobs must not wait for jobs of the same pool that were given later, so from within a
+ * job hct_pool_try_submit is safe, and hct_pool_submit and hct_pool_wait are not. */
 #ifndef HCT_POOL_H
 #define HCT_POOL_H
 
@@ -16,7 +17,8 @@ typedef void (*hct_job)(void *arg, unsigned worker);
 /* CPUs that this process may use (its affinity), at least 1. */
 unsigned hct_pool_default_threads(void);
 
-/* queue: jobs that may wait before hct_pool_submit blocks. */
+/* queue: jobs that may wait before hct_pool_submit blocks.  The threads take no signals
+ * but faults.  Errors: HCT_ERR_ARGUMENT when threads or queue is 0, HCT_ERR_NOMEM. */
 hct_error hct_pool_create(unsigned threads, size_t queue, hct_pool **out);
 
 /* Waits for all jobs, then ends the threads.  NULL is allowed. */

@@ -53,7 +53,7 @@ struct hct_source {
 /* How one tensor is stored. */
 struct hct_coding {
 	const char *codec;     /* the name that people see: "split", "zstd", "raw", or the name of
-	                        * the codec most of its chunks use; "empty" without bytes */
+				* the codec most of its chunks use; "empty" without bytes */
 	uint64_t first_chunk;  /* global number of its first chunk */
 	uint64_t chunk_count;  /* 0 for a tensor without bytes */
 	uint32_t chunk_bytes;  /* decoded bytes of every chunk but the last */
@@ -64,10 +64,10 @@ struct hct_coding {
 
 /* One chunk of the virtual file. */
 struct hct_chunk {
-	size_t tensor;    /* index into hct_reader_safetensors()->tensors */
-	uint64_t number;  /* global chunk number */
-	uint64_t offset;  /* of its first byte in the virtual file */
-	uint32_t length;  /* decoded bytes */
+	size_t tensor;          /* index into hct_reader_safetensors()->tensors */
+	uint64_t number;        /* global chunk number */
+	uint64_t offset;        /* of its first byte in the virtual file */
+	uint32_t length;        /* decoded bytes */
 	uint64_t stored_offset; /* of its first extent in the .hct file */
 	uint64_t stored_bytes;  /* all its extents */
 };

@@ -17,10 +17,12 @@ extern "C" {
 #endif
 
 #define HCT_SAFETENSORS_MAX_HEADER 100000000u /* bytes of JSON, as the reference has it */
-#define HCT_SAFETENSORS_MAX_RANK 64u
+#define HCT_SAFETENSORS_MAX_RANK   64u
+/* Objects, arrays and their members in one header, about eight for each tensor. */
+#define HCT_SAFETENSORS_MAX_VALUES 10000000u
 
 struct hct_tensor {
-	const char *name; /* UTF-8, NUL-terminated; may hold any character, also '/' */
+	const char *name;       /* UTF-8, NUL-terminated; may hold any character, also '/' */
 	const char *dtype_name; /* as the header spells it */
 	hct_dtype dtype;
 	unsigned rank;         /* 0 for a scalar */
@@ -31,9 +33,9 @@ struct hct_tensor {
 
 /* Read-only after parsing, so any number of threads may share it. */
 struct hct_safetensors {
-	uint8_t *header;    /* the first header_len bytes of the file, verbatim */
-	size_t header_len;  /* 8 + N */
-	uint64_t file_size; /* header_len + data bytes */
+	uint8_t *header;            /* the first header_len bytes of the file, verbatim */
+	size_t header_len;          /* 8 + N */
+	uint64_t file_size;         /* header_len + data bytes */
 	struct hct_tensor *tensors; /* in order of their data */
 	size_t count;
 	void *arena; /* owns names and shapes */
@@ -48,7 +50,8 @@ hct_error hct_safetensors_header_len(const uint8_t first[8], uint64_t file_size,
  * *out is filled and must go to hct_safetensors_free.  Checks: JSON, every
  * tensor has dtype, shape and data_offsets, offsets agree with dtype and shape,
  * the tensors cover the data region without hole or overlap.
- * Errors: HCT_ERR_SAFETENSORS with the tensor's name, HCT_ERR_NOMEM. */
+ * Errors: HCT_ERR_SAFETENSORS with the tensor's name, HCT_ERR_LIMIT (rank, values),
+ * HCT_ERR_NOMEM. */
 hct_error hct_safetensors_parse(const void *header, size_t len, uint64_t file_size,
 				struct hct_safetensors *out, struct hct_diag *diag);
 

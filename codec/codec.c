@@ -1,0 +1,34 @@
+#include "codec.h"
+
+#include <stdlib.h>
+
+#include <zstd.h>
+
+static const struct hct_codec *const codecs[] = {&hct_codec_raw, &hct_codec_zstd, &hct_codec_split};
+
+const struct hct_codec *hct_codec_find(unsigned id)
+{
+	for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
+		if (codecs[i]->id == id)
+			return codecs[i];
+	return NULL;
+}
+
+uint8_t *hct_scratch_reserve(struct hct_scratch *s, size_t size)
+{
+	if (s->capacity < size) {
+		free(s->bytes);
+		size = (size + 4095) & ~(size_t)4095;
+		s->bytes = aligned_alloc(64, size);
+		s->capacity = s->bytes ? size : 0;
+	}
+	return s->bytes;
+}
+
+int hct_zstd_decode(struct hct_scratch *s, const void *src, size_t src_length, void *dst,
+		    size_t length)
+{
+	if (ZSTD_getFrameContentSize(src, src_length) != length)
+		return -1;
+	return ZSTD_decompressDCtx(s->dctx, dst, length, src, src_length) == length ? 0 : -1;
+}

@@ -1,0 +1,423 @@
+/* Decoding of the split codec: entropy stage, joining, exceptions. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bits.h"
+#include "bytes.h"
+#include "codec.h"
+#include "join.h"
+#include "rans.h"
+#include "split.h"
+
+/* Groups that are decoded and joined at a time, so that symbols stay in the L1 cache. */
+#define BLOCK_GROUPS 64
+#define MAX_GROUPS   (1u << (HCT_MAX_SEGMENT_LOG2 - 6))
+
+/* A tensor's tables as decoding wants them. */
+struct tables {
+	struct hct_split_tables t;
+	struct hct_join_tables join;
+	uint16_t *shifts; /* of join */
+	struct hct_rans_class classes[];
+};
+
+/* One segment of a chunk. */
+struct segment {
+	struct hct_rans_segment rans;
+	const uint8_t *exceptions;
+	size_t exception_bytes;
+	const uint8_t *fields, *tail;
+	size_t elements, groups;
+	uint64_t first;    /* element of the tensor */
+	size_t begin, end; /* elements of the segment that are wanted: begin is the first of a
+			    * group, end that too or the segment's last */
+	uint8_t *dst;      /* of element begin */
+	uint8_t *symbols;  /* BLOCK_GROUPS groups */
+	uint8_t *map;
+};
+
+/* A chunk while it is decoded. */
+struct job {
+	const struct hct_task *task;
+	const struct tables *tables;
+	const struct hct_layout *layout;
+	const uint8_t *payload;
+	size_t elements, segment_elements, segment_count;
+	const uint8_t *tail; /* decompressed where it was compressed */
+	hct_rans_decode *rans;
+	hct_join *join;
+	const char **why;
+};
+
+static void free_tables(void *p)
+{
+	struct tables *x = p;
+
+	if (x)
+		free(x->shifts);
+	free(x);
+}
+
+static int init_join(struct hct_join_tables *j, const struct hct_split_tables *t, uint16_t **shifts)
+{
+	const struct hct_layout *l = t->layout;
+	unsigned joint = l->joint_bits, m = l->mantissa_bits;
+	uint32_t period = t->period ? t->period : 1;
+
+	for (unsigned s = 0; s < HCT_SYMBOLS; s++) {
+		unsigned e = t->exponents[s >> joint];
+
+		j->head[s] = (uint16_t)(e << m | (s & ((1u << joint) - 1)) << (m - joint));
+		j->head8[s] = (uint8_t)j->head[s];
+		j->low[s] = (uint8_t)e;
+	}
+	*shifts = malloc((period + HCT_GROUP) * sizeof **shifts);
+	if (!*shifts)
+		return 0;
+	for (uint32_t i = 0; i < period; i++) {
+		unsigned d = t->period ? (unsigned)t->shifts[i] : 0;
+
+		(*shifts)[i] = (uint16_t)((d & ((1u << l->exponent_bits) - 1)) << m);
+	}
+	for (uint32_t i = 0; i < HCT_GROUP; i++)
+		(*shifts)[period + i] = (*shifts)[i % period];
+	j->layout = l;
+	j->period = period;
+	j->step = HCT_GROUP % period;
+	j->shifts = *shifts;
+	return 1;
+}
+
+static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *params, size_t length,
+			     hct_simd simd, void **out, const char **why)
+{
+	const struct hct_layout *layout = hct_layout_find(tensor->dtype);
+	struct hct_split_tables t;
+	struct tables *x;
+	hct_error e;
+
+	(void)simd;
+	*out = NULL;
+	if (!layout) {
+		*why = "the split codec on a dtype that it does not split";
+		return HCT_ERR_CORRUPT;
+	}
+	e = hct_split_tables_unpack(layout, params, length, &t, why);
+	if (e)
+		return e;
+	x = aligned_alloc(64, (sizeof *x + t.class_count * sizeof x->classes[0] + 63) & ~63ul);
+	if (!x || !init_join(&x->join, &t, &x->shifts)) {
+		free(x);
+		return HCT_ERR_NOMEM;
+	}
+	x->t = t;
+	x->t.shifts = NULL; /* the index may go before the decoder: keep no pointer into it */
+	for (unsigned k = 0; k < t.class_count; k++)
+		hct_rans_class_init(&x->classes[k], t.freq[k]);
+	*out = x;
+	return HCT_OK;
+}
+
+static hct_error corrupt(const struct job *j, const char *why)
+{
+	*j->why = why;
+	return HCT_ERR_CORRUPT;
+}
+
+/* Spreads a class map of bits to bytes. */
+static hct_error unpack_map(const struct job *j, const uint8_t *bits, size_t groups, uint8_t *map)
+{
+	const struct hct_split_tables *t = &j->tables->t;
+	size_t runs = (groups + ((size_t)1 << t->run_log2) - 1) >> t->run_log2;
+	unsigned width = hct_class_bits(t->class_count), top = 0;
+
+	for (size_t r = 0; r < runs; r++) {
+		size_t at = r * width;
+		unsigned v = 0;
+
+		if (width)
+			v = (bits[at / 8] | bits[(at + width - 1) / 8] << 8) >> at % 8;
+		map[r] = (uint8_t)(v & ((1u << width) - 1));
+		top = map[r] > top ? map[r] : top;
+	}
+	return top < t->class_count ? HCT_OK : corrupt(j, "a class that its tensor does not have");
+}
+
+/* The parts of the payload that belong to one segment; *at runs on. */
+static hct_error open_segment(const struct job *j, size_t i, size_t *at, size_t limit,
+			      struct segment *s)
+{
+	const uint8_t *entry = j->payload + HCT_SPLIT_HEAD_BYTES + i * HCT_SPLIT_SEGMENT_BYTES;
+	uint64_t a = hct_load32(entry), b = hct_load32(entry + 4), x = hct_load32(entry + 8);
+	const uint8_t *p = j->payload + *at;
+	uint64_t left = limit - *at, map_bytes, field_bytes;
+
+	s->elements = j->elements - i * j->segment_elements;
+	if (s->elements > j->segment_elements)
+		s->elements = j->segment_elements;
+	s->groups = (s->elements + HCT_GROUP - 1) / HCT_GROUP;
+	map_bytes = hct_class_map_bytes(&j->tables->t, s->groups);
+	field_bytes = s->groups * 8 * j->layout->field_bits;
+	if (HCT_SPLIT_STATE_BYTES + map_bytes + a + b + x + field_bytes > left)
+		return corrupt(j, "a segment that does not fit its payload");
+	memset(&s->rans, 0, sizeof s->rans);
+	memcpy(s->rans.sub[0].x, p, 2 * HCT_LANES);
+	memcpy(s->rans.sub[1].x, p + 2 * HCT_LANES, 2 * HCT_LANES);
+	p += HCT_SPLIT_STATE_BYTES + map_bytes;
+	s->rans.sub[0].p = p;
+	s->rans.sub[0].end = s->rans.sub[1].p = p + a;
+	s->rans.sub[1].end = s->exceptions = p + a + b;
+	s->exception_bytes = x;
+	s->fields = p + a + b + x;
+	s->tail = j->tail + i * j->segment_elements * j->layout->tail;
+	*at += HCT_SPLIT_STATE_BYTES + map_bytes + a + b + x + field_bytes;
+	return HCT_OK;
+}
+
+/* Makes a segment that open_segment found ready for decoding. */
+static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
+{
+	const struct tables *x = j->tables;
+	const uint8_t *map = s->rans.sub[0].p - hct_class_map_bytes(&x->t, s->groups);
+
+	for (unsigned sub = 0; sub < 2; sub++)
+		for (unsigned lane = 0; lane < HCT_LANES; lane++)
+			if (s->rans.sub[sub].x[lane] < HCT_RANS_LOW)
+				return corrupt(j, "an impossible start state");
+	s->rans.classes = x->classes;
+	s->rans.run_log2 = x->t.run_log2;
+	s->rans.map = s->map;
+	s->first = j->task->offset / j->layout->unit + i * j->segment_elements;
+	return unpack_map(j, map, s->groups, s->map);
+}
+
+/* Joins `groups` groups from group g on, as far as they are wanted. */
+static void join_block(const struct job *j, struct segment *s, size_t g, size_t groups)
+{
+	const struct hct_layout *l = j->layout;
+	size_t wanted = s->begin / HCT_GROUP, full = s->end / HCT_GROUP, skip;
+	uint8_t last[HCT_GROUP * 8], tail[HCT_GROUP * 6] = {0};
+	uint32_t column;
+	const uint8_t *fields, *symbols;
+
+	skip = wanted > g ? wanted - g : 0;
+	if (skip >= groups)
+		return;
+	g += skip;
+	groups -= skip;
+	symbols = s->symbols + skip * HCT_GROUP;
+	fields = s->fields + g * 8 * l->field_bits;
+	column = (uint32_t)((s->first + g * HCT_GROUP) % j->tables->join.period);
+	if (g + groups <= full) {
+		j->join(&j->tables->join, symbols, fields, s->tail + g * HCT_GROUP * l->tail,
+			column, groups, s->dst + (g * HCT_GROUP - s->begin) * l->unit);
+		return;
+	}
+	/* The last group is not full: join it into a buffer of its own. */
+	if (full > g) {
+		size_t n = full - g;
+
+		j->join(&j->tables->join, symbols, fields, s->tail + g * HCT_GROUP * l->tail,
+			column, n, s->dst + (g * HCT_GROUP - s->begin) * l->unit);
+		symbols += n * HCT_GROUP;
+		fields += n * 8 * l->field_bits;
+		column = (uint32_t)((column + (uint64_t)n * HCT_GROUP) % j->tables->join.period);
+	}
+	if (s->end % HCT_GROUP) {
+		size_t n = s->end % HCT_GROUP;
+
+		memcpy(tail, s->tail + full * HCT_GROUP * l->tail, n * l->tail);
+		j->join(&j->tables->join, symbols, fields, tail, column, 1, last);
+		memcpy(s->dst + (full * HCT_GROUP - s->begin) * l->unit, last, n * l->unit);
+	}
+}
+
+/* Replaces the exponent of an element. */
+static void patch(const struct job *j, const struct segment *s, size_t element, unsigned value)
+{
+	const struct hct_layout *l = j->layout;
+	const struct hct_join_tables *t = &j->tables->join;
+	uint8_t *p = s->dst + (element - s->begin) * l->unit;
+	unsigned place = l->mantissa_bits, mask = ((1u << l->exponent_bits) - 1) << place;
+	unsigned shift = t->shifts[(s->first + element) % t->period];
+	uint64_t v = 0, head = ((value << place) + shift) & mask;
+
+	memcpy(&v, p, l->unit);
+	v &= ~((uint64_t)mask << 8 * l->tail);
+	v |= head << 8 * l->tail;
+	memcpy(p, &v, l->unit);
+}
+
+/* Applies the exceptions of a segment to the elements that are wanted. */
+static hct_error apply_exceptions(const struct job *j, const struct segment *s)
+{
+	struct hct_bit_reader bits = {.data = s->exceptions + HCT_EXCEPTION_HEAD};
+	size_t count, at = 0; /* element behind the last exception */
+	unsigned rice;
+
+	if (!s->exception_bytes)
+		return HCT_OK;
+	if (s->exception_bytes <= HCT_EXCEPTION_HEAD)
+		return corrupt(j, "an incomplete list of exceptions");
+	count = hct_load32(s->exceptions);
+	rice = s->exceptions[4];
+	bits.end = 8 * (s->exception_bytes - HCT_EXCEPTION_HEAD);
+	if (!count || rice > HCT_MAX_RICE)
+		return corrupt(j, "an impossible list of exceptions");
+	for (size_t i = 0; i < count; i++) {
+		unsigned quotient = hct_bits_unary(&bits, HCT_MAX_QUOTIENT), index, value;
+
+		at += quotient < HCT_MAX_QUOTIENT ? (quotient << rice) + hct_bits_take(&bits, rice)
+						  : hct_bits_take(&bits, HCT_GAP_BITS);
+		index = hct_bits_unary(&bits, HCT_RARE_OTHER);
+		value = index < HCT_RARE_OTHER ? j->tables->t.rare[index]
+					       : hct_bits_take(&bits, j->layout->exponent_bits);
+		if (bits.at > bits.end || at >= s->elements)
+			return corrupt(j, "an exception behind the end");
+		if (at >= s->begin && at < s->end)
+			patch(j, s, at, value);
+		at++;
+	}
+	if (bits.end - bits.at >= 8 || hct_bits_take(&bits, (unsigned)(bits.end - bits.at)))
+		return corrupt(j, "bits behind the last exception");
+	return HCT_OK;
+}
+
+/* Decodes one segment, or two together. */
+static hct_error run_segments(const struct job *j, struct segment *s, size_t n)
+{
+	size_t todo[2] = {(s[0].end + HCT_GROUP - 1) / HCT_GROUP, 0}, g = 0;
+	hct_error e = HCT_OK;
+
+	if (n == 2)
+		todo[1] = (s[1].end + HCT_GROUP - 1) / HCT_GROUP;
+	while (g < todo[0] || g < todo[1]) {
+		size_t most = todo[0] > todo[1] ? todo[0] : todo[1];
+		size_t least = todo[0] < todo[1] ? todo[0] : todo[1];
+		size_t block = (g < least ? least : most) - g;
+
+		block = block < BLOCK_GROUPS ? block : BLOCK_GROUPS;
+		if (g < least)
+			j->rans(&s[0].rans, s[0].symbols, &s[1].rans, s[1].symbols, block);
+		else if (todo[0] > todo[1])
+			j->rans(&s[0].rans, s[0].symbols, NULL, NULL, block);
+		else
+			j->rans(&s[1].rans, s[1].symbols, NULL, NULL, block);
+		for (size_t i = 0; i < n; i++)
+			if (g < todo[i])
+				join_block(j, &s[i], g, block);
+		g += block;
+	}
+	for (size_t i = 0; i < n && !e; i++) {
+		if (todo[i] == s[i].groups
+			    ? !hct_rans_finished(&s[i].rans)
+			    : (s[i].rans.sub[0].overrun | s[i].rans.sub[1].overrun) >> 63)
+			e = corrupt(j, "a substream that does not end as it should");
+		else
+			e = apply_exceptions(j, &s[i]);
+	}
+	return e;
+}
+
+/* Finds where the tail lies, and decompresses it behind `scratch` when need be. */
+static hct_error open_tail(struct job *j, size_t length, uint8_t *scratch)
+{
+	const uint8_t *stored = j->payload + j->task->layers[0].length - length;
+	size_t bytes = j->elements * j->layout->tail;
+
+	j->tail = stored;
+	if (j->payload[0] == HCT_TAIL_STORED)
+		return length == bytes ? HCT_OK : corrupt(j, "a tail of the wrong length");
+	if (j->payload[0] != HCT_TAIL_ZSTD)
+		return corrupt(j, "an unknown encoding of the tail");
+	j->tail = scratch;
+	if (hct_zstd_decode(j->task->scratch, stored, length, scratch, bytes))
+		return corrupt(j, "a damaged tail");
+	return HCT_OK;
+}
+
+/* Walks over the segments, decoding those that the elements [begin, end) touch to dst,
+ * which is where element begin, the first of a group, goes. */
+static hct_error run(struct job *j, size_t begin, size_t end, uint8_t *dst, uint8_t *buffers)
+{
+	size_t at = HCT_SPLIT_HEAD_BYTES + j->segment_count * HCT_SPLIT_SEGMENT_BYTES;
+	size_t limit = j->task->layers[0].length - hct_load32(j->payload + 4), ready = 0;
+	struct segment s[2];
+
+	for (size_t i = 0; i < j->segment_count; i++) {
+		struct segment *c = &s[ready];
+		size_t base = i * j->segment_elements;
+		hct_error e = open_segment(j, i, &at, limit, c);
+
+		if (!e && begin < base + c->elements && end > base) {
+			c->symbols = buffers + ready * (BLOCK_GROUPS * HCT_GROUP + MAX_GROUPS);
+			c->map = c->symbols + BLOCK_GROUPS * HCT_GROUP;
+			c->begin = begin > base ? begin - base : 0;
+			c->end = end - base < c->elements ? end - base : c->elements;
+			c->dst = dst + (base + c->begin - begin) * j->layout->unit;
+			e = start_segment(j, i, c);
+			if (!e && ++ready == 2) {
+				e = run_segments(j, s, 2);
+				ready = 0;
+			}
+		}
+		if (e)
+			return e;
+	}
+	if (at != limit)
+		return corrupt(j, "bytes that belong to no segment");
+	return ready ? run_segments(j, s, 1) : HCT_OK;
+}
+
+static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **why)
+{
+	const struct tables *x = task->tables;
+	const struct hct_layout *l = x->t.layout;
+	size_t buffers = 2 * (BLOCK_GROUPS * HCT_GROUP + MAX_GROUPS), tail_bytes, begin, end;
+	struct job j = {.task = task,
+			.tables = x,
+			.layout = l,
+			.payload = task->layers[0].data,
+			.elements = task->length / l->unit,
+			.segment_elements = (size_t)1 << x->t.segment_log2,
+			.rans = hct_rans_decoder(task->scratch->simd),
+			.join = hct_joiner(task->scratch->simd),
+			.why = why};
+	size_t length = task->layers[0].length;
+	uint8_t *scratch, *aside = NULL;
+	hct_error e;
+
+	if (task->length % l->unit)
+		return corrupt(&j, "a chunk that is not whole elements");
+	j.segment_count = (j.elements + j.segment_elements - 1) / j.segment_elements;
+	if (length < HCT_SPLIT_HEAD_BYTES + j.segment_count * HCT_SPLIT_SEGMENT_BYTES ||
+	    hct_load32(j.payload + 4) >
+		    length - HCT_SPLIT_HEAD_BYTES - j.segment_count * HCT_SPLIT_SEGMENT_BYTES)
+		return corrupt(&j, "a payload that is too short");
+	/* A range that does not fall on groups is decoded aside and copied. */
+	begin = task->begin / l->unit / HCT_GROUP * HCT_GROUP;
+	end = (task->end + l->unit - 1) / l->unit;
+	end = (end + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
+	end = end < j.elements ? end : j.elements;
+	tail_bytes = j.payload[0] == HCT_TAIL_ZSTD ? j.elements * l->tail + 64 : 0;
+	scratch =
+		hct_scratch_reserve(task->scratch, buffers + tail_bytes + (end - begin) * l->unit);
+	if (!scratch)
+		return HCT_ERR_NOMEM;
+	e = open_tail(&j, hct_load32(j.payload + 4), scratch + buffers);
+	if (e)
+		return e;
+	if (begin * l->unit != task->begin || end * l->unit != task->end)
+		aside = scratch + buffers + tail_bytes;
+	e = run(&j, begin, end, aside ? aside : dst, scratch);
+	if (!e && aside)
+		memcpy(dst, aside + (task->begin - begin * l->unit), task->end - task->begin);
+	return e;
+}
+
+const struct hct_codec hct_codec_split = {.id = HCT_CODEC_SPLIT,
+					  .name = "split",
+					  .max_layers = 1,
+					  .open_tables = open_tables,
+					  .free_tables = free_tables,
+					  .decode = decode};

@@ -1,0 +1,47 @@
+#include "io.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
+		      struct hct_diag *diag)
+{
+	uint8_t *p = dst;
+
+	while (length) {
+		ssize_t n = pread(fd, p, length, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return hct_fail_errno(diag, errno, "%s: cannot read at byte %llu", name,
+					      (unsigned long long)offset);
+		if (n == 0)
+			return hct_fail(diag, HCT_ERR_IO,
+					"%s: ends at byte %llu although more was there before; it "
+					"was cut short",
+					name, (unsigned long long)offset);
+		p += n;
+		offset += (size_t)n;
+		length -= (size_t)n;
+	}
+	return HCT_OK;
+}
+
+hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,
+			struct hct_diag *diag)
+{
+	const uint8_t *p = src;
+
+	while (length) {
+		ssize_t n = write(fd, p, length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return hct_fail_errno(diag, errno, "%s: cannot write", name);
+		p += n;
+		length -= (size_t)n;
+	}
+	return HCT_OK;
+}

@@ -1,0 +1,18 @@
+/* Whole reads and writes: short counts and EINTR are handled here. */
+#ifndef HCT_IO_H
+#define HCT_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+/* Reads exactly length bytes at offset; a file that ends before is HCT_ERR_IO. */
+hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
+		      struct hct_diag *diag);
+
+/* Writes all bytes at the descriptor's position. */
+hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,
+			struct hct_diag *diag);
+
+#endif

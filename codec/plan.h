@@ -1,0 +1,45 @@
+/* Internal: how one tensor is coded, as the encoder and the appender see it. */
+#ifndef HCT_PLAN_H
+#define HCT_PLAN_H
+
+#include <stdint.h>
+
+#include "encoder.h"
+
+struct hct_split_plan;
+
+struct hct_plan {
+	const struct hct_tensor *tensor;
+	uint64_t bytes;
+	uint32_t chunk_bytes;
+	uint64_t chunk_count;
+	uint16_t codec;  /* that chunks are tried with first */
+	unsigned stride; /* of the zstd codec */
+	int level;       /* of zstd */
+	uint8_t *params; /* the tensor's tables as they go into PARAMS */
+	uint32_t params_length;
+	struct hct_split_plan *split; /* the same for encoding; NULL for other codecs */
+};
+
+/* zstd and buffers of one encoding thread. */
+struct ZSTD_CCtx_s;
+
+struct hct_encoder {
+	hct_simd simd;
+	struct ZSTD_CCtx_s *cctx;
+	uint8_t *payload; /* of the chunk coded last */
+	size_t payload_capacity;
+	uint8_t *work; /* scratch of the codecs */
+	size_t work_capacity;
+};
+
+/* Grows a buffer to at least size bytes, aligned to 64; contents are lost.  Returns 0
+ * without memory. */
+int hct_buffer_reserve(uint8_t **buf, size_t *capacity, size_t size);
+
+/* Codes n bytes as the payload of the zstd codec into the encoder's payload buffer.
+ * Returns its length, or 0 when that would not be below limit. */
+size_t hct_zstd_encode(struct hct_encoder *e, const uint8_t *src, size_t n, unsigned stride,
+		       int level, size_t limit);
+
+#endif

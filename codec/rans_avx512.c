@@ -1,0 +1,142 @@
+/* rANS on AVX-512 with VBMI and VBMI2: the 32 states of a substream are one register,
+ * the tables of a class are byte permutations, and no memory is gathered.
+ *
+ * The slots of A and B are interleaved into the 64 bytes of one register, so that one
+ * look-up serves both.  The frequency times the upper half of a state is at most
+ * 255 * 255: everything fits 16 bits. */
+#if defined __x86_64__
+
+#include <immintrin.h>
+
+#include "rans.h"
+
+/* Registers of a segment: the states of A and B. */
+struct pair {
+	__m512i a, b;
+};
+
+/* The low byte of each 16-bit lane from a, the high one from b. */
+static inline __m512i low_high(__m512i a, __m512i b)
+{
+	return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x00ff), a, b, 0xca);
+}
+
+/* Where the state fell below 256: shifts in the next bytes of the run, in lane order. */
+static inline __m512i refill(__m512i y, struct hct_rans_stream *s)
+{
+	__mmask32 k = _mm512_cmplt_epu16_mask(y, _mm512_set1_epi16(HCT_RANS_LOW));
+	__m512i bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)s->p));
+	const uint8_t *p = s->p + __builtin_popcount(k);
+
+	s->overrun |= (uint64_t)(s->end - p);
+	s->p = p < s->end ? p : s->end;
+	return _mm512_or_si512(_mm512_mask_slli_epi16(y, k, y, 8),
+			       _mm512_maskz_expand_epi16(k, bytes));
+}
+
+static inline __m512i step(struct pair *x, struct hct_rans_segment *s)
+{
+	const __m512i low = _mm512_set1_epi16(0x00ff);
+	const struct hct_rans_class *c = &s->classes[s->map[s->group++ >> s->run_log2]];
+	__m512i slot = low_high(x->a, _mm512_slli_epi16(x->b, 8));
+	__m512i s0 = _mm512_permutex2var_epi8(_mm512_load_si512(c->slot), slot,
+					      _mm512_load_si512(c->slot + 64));
+	__m512i s1 = _mm512_permutex2var_epi8(_mm512_load_si512(c->slot + 128), slot,
+					      _mm512_load_si512(c->slot + 192));
+	__m512i symbol = _mm512_mask_blend_epi8(_mm512_movepi8_mask(slot), s0, s1);
+	__m512i freq = _mm512_permutexvar_epi8(symbol, _mm512_load_si512(c->freq));
+	__m512i rest =
+		_mm512_sub_epi8(slot, _mm512_permutexvar_epi8(symbol, _mm512_load_si512(c->cum)));
+	__m512i a = _mm512_mullo_epi16(_mm512_and_si512(freq, low), _mm512_srli_epi16(x->a, 8));
+	__m512i b = _mm512_mullo_epi16(_mm512_srli_epi16(freq, 8), _mm512_srli_epi16(x->b, 8));
+
+	x->a = refill(_mm512_add_epi16(a, _mm512_and_si512(rest, low)), &s->sub[0]);
+	x->b = refill(_mm512_add_epi16(b, _mm512_srli_epi16(rest, 8)), &s->sub[1]);
+	return symbol;
+}
+
+static inline struct pair load_pair(const struct hct_rans_segment *s)
+{
+	return (struct pair){_mm512_loadu_si512(s->sub[0].x), _mm512_loadu_si512(s->sub[1].x)};
+}
+
+static inline void store_pair(struct hct_rans_segment *s, struct pair x)
+{
+	_mm512_storeu_si512(s->sub[0].x, x.a);
+	_mm512_storeu_si512(s->sub[1].x, x.b);
+}
+
+void hct_rans_decode_avx512(struct hct_rans_segment *s, uint8_t *symbols,
+			    struct hct_rans_segment *t, uint8_t *t_symbols, size_t groups)
+{
+	/* Copies, so that the compiler keeps them in registers. */
+	struct hct_rans_segment u = *s, v;
+	struct pair x = load_pair(&u), y;
+
+	if (t) {
+		v = *t;
+		y = load_pair(&v);
+		for (size_t g = 0; g < groups; g++) {
+			_mm512_storeu_si512(symbols + g * HCT_GROUP, step(&x, &u));
+			_mm512_storeu_si512(t_symbols + g * HCT_GROUP, step(&y, &v));
+		}
+		store_pair(&v, y);
+		*t = v;
+	} else {
+		for (size_t g = 0; g < groups; g++)
+			_mm512_storeu_si512(symbols + g * HCT_GROUP, step(&x, &u));
+	}
+	store_pair(&u, x);
+	*s = u;
+}
+
+/* Looks up 16 bits for each of 32 symbols in lanes of 16 bits. */
+static inline __m512i look16(const uint16_t table[HCT_SYMBOLS], __m512i symbol)
+{
+	return _mm512_permutex2var_epi16(_mm512_loadu_si512(table), symbol,
+					 _mm512_loadu_si512(table + 32));
+}
+
+/* Encodes one symbol a lane; the bytes go before p. */
+static inline __m512i encode_step(__m512i x, __m512i symbol, const struct hct_rans_coder *c,
+				  uint8_t **p)
+{
+	__m512i f = look16(c->freq, symbol), q, r;
+	/* x >= f << 8, in which f << 8 may be 0 for 256 only: frequencies are below that */
+	__mmask32 k = _mm512_cmpge_epu16_mask(x, _mm512_slli_epi16(f, 8));
+	__m256i bytes = _mm256_maskz_compress_epi8(k, _mm512_cvtepi16_epi8(x));
+	unsigned n = (unsigned)__builtin_popcount(k);
+
+	*p -= n;
+	_mm256_mask_storeu_epi8(*p, (__mmask32)_bzhi_u32(~0u, n), bytes);
+	x = _mm512_mask_srli_epi16(x, k, x, 8);
+	q = _mm512_mulhi_epu16(x, look16(c->reciprocal, symbol));
+	r = _mm512_sub_epi16(x, _mm512_mullo_epi16(q, f));
+	k = _mm512_cmpge_epu16_mask(r, f);
+	q = _mm512_mask_add_epi16(q, k, q, _mm512_set1_epi16(1));
+	r = _mm512_mask_sub_epi16(r, k, r, f);
+	return _mm512_add_epi16(_mm512_slli_epi16(q, 8),
+				_mm512_add_epi16(r, look16(c->cum, symbol)));
+}
+
+void hct_rans_encode_avx512(const struct hct_rans_coder *classes, const uint8_t *map,
+			    unsigned run_log2, const uint8_t *symbols, size_t groups,
+			    uint8_t *const end[2], uint8_t *begin[2], uint16_t states[2][HCT_LANES])
+{
+	struct pair x = {_mm512_set1_epi16(HCT_RANS_LOW), _mm512_set1_epi16(HCT_RANS_LOW)};
+	uint8_t *a = end[0], *b = end[1];
+
+	for (size_t g = groups; g-- > 0;) {
+		const struct hct_rans_coder *c = &classes[map[g >> run_log2]];
+		__m512i s = _mm512_loadu_si512(symbols + g * HCT_GROUP);
+
+		x.a = encode_step(x.a, _mm512_and_si512(s, _mm512_set1_epi16(0x00ff)), c, &a);
+		x.b = encode_step(x.b, _mm512_srli_epi16(s, 8), c, &b);
+	}
+	_mm512_storeu_si512(states[0], x.a);
+	_mm512_storeu_si512(states[1], x.b);
+	begin[0] = a;
+	begin[1] = b;
+}
+
+#endif

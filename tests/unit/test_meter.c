@@ -1,0 +1,259 @@
+/* meter.h: the line of progress, its rate and its width. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "codec/meter.h"
+
+/* As if the meter had been started so many seconds ago. */
+static void started_ago(struct hct_meter *m, uint64_t total, double seconds)
+{
+	hct_meter_start(m, total);
+	m->start -= seconds;
+	m->last_time -= seconds;
+}
+
+static void shows_share_rate_and_time_left(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	/* Of so long a time ago that a slow machine does not change what is compared. */
+	started_ago(&m, 10ull << 40, 100010);
+	hct_meter_add(&m, 5ull << 40);
+	hct_meter_line(&m, "model.safetensors", 200, line, sizeof(line));
+	char *seconds = strstr(line, "46:5");
+	assert_non_null(seconds);
+	seconds[4] = '*';
+	assert_string_equal(line, "[#####-----]  50% 5.0/10.0 TiB  52.4 MiB/s  ETA 27:46:5*  "
+				  "model.safetensors");
+}
+
+static void shows_all_and_nothing(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	started_ago(&m, 2 << 10, 1);
+	hct_meter_line(&m, "x", 200, line, sizeof(line));
+	assert_string_equal(line, "[----------]   0% 0.00/2.00 KiB  0 B/s  ETA -:--  x");
+	hct_meter_add(&m, 2 << 10);
+	m.last_time = m.start;
+	hct_meter_line(&m, "x", 200, line, sizeof(line));
+	assert_non_null(strstr(line, "[##########] 100% 2.00/2.00 KiB  "));
+	assert_non_null(strstr(line, "  ETA 0:00  x"));
+}
+
+static void just_before_the_end_is_not_all(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	started_ago(&m, 1000000, 1);
+	hct_meter_add(&m, 999999);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, "[#########-]  99% "));
+}
+
+static void more_than_all_is_all(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	started_ago(&m, 100, 1);
+	hct_meter_add(&m, 5000);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, "[##########] 100% 100/100 B  "));
+	assert_non_null(strstr(line, "ETA 0:00"));
+}
+
+static void no_work_at_all(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, "[##########] 100% 0/0 B  0 B/s  ETA 0:00"));
+}
+
+/* The largest numbers neither overflow a buffer nor show nonsense. */
+static void huge_numbers(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	started_ago(&m, UINT64_MAX, 1e9);
+	hct_meter_add(&m, 1);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, "   0% 0.0/16.0 EiB  0 B/s  ETA -:--"));
+	started_ago(&m, UINT64_MAX, 1e-9);
+	hct_meter_add(&m, UINT64_MAX);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, " 100% 16.0/16.0 EiB  "));
+}
+
+static void rate_follows_the_last_seconds(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	/* 100 MB/s for a minute in steps of a second, then 10 MB/s. */
+	hct_meter_start(&m, UINT64_MAX);
+	for (int i = 0; i < 90; i++) {
+		m.start -= 1;
+		m.last_time = hct_meter_now() - 1;
+		hct_meter_add(&m, i < 60 ? 100000000 : 10000000);
+		hct_meter_line(&m, "", 200, line, sizeof(line));
+		double expected = i < 60 ? 1e8 : 1e7 + 9e7 * exp((59 - i) / 3.0);
+		/* A slow machine makes each second longer. */
+		assert_true(m.rate > 0.5 * expected && m.rate < 1.02 * expected);
+	}
+}
+
+static unsigned columns(const char *s)
+{
+	unsigned n = 0;
+
+	for (; *s != '\0'; s++)
+		n += ((unsigned char)*s & 0xC0) != 0x80;
+	return n;
+}
+
+static void cut_to_the_width(void **state)
+{
+	struct hct_meter m;
+	char line[256], whole[256];
+
+	(void)state;
+	started_ago(&m, 1000u << 20, 10);
+	hct_meter_line(&m, "h\xc3\xa9\xc3\xa9", 200, whole, sizeof(whole));
+	for (unsigned width = 0; width <= columns(whole) + 3; width++) {
+		unsigned all = columns(whole);
+
+		started_ago(&m, 1000u << 20, 10);
+		hct_meter_line(&m, "h\xc3\xa9\xc3\xa9", width, line, sizeof(line));
+		assert_int_equal(columns(line), width < all ? width : all);
+		assert_memory_equal(line, whole, strlen(line));
+		/* The next byte of the whole line begins a character. */
+		assert_true(((unsigned char)whole[strlen(line)] & 0xC0) != 0x80);
+	}
+}
+
+static void cut_to_the_buffer(void **state)
+{
+	struct hct_meter m;
+	char line[256], whole[256];
+
+	(void)state;
+	started_ago(&m, 1000u << 20, 10);
+	hct_meter_line(&m, "h\xe6\x97\xa5\xe6\x9c\xac", 200, whole, sizeof(whole));
+	for (size_t size = 0; size <= strlen(whole) + 3; size++) {
+		memset(line, '!', sizeof(line));
+		started_ago(&m, 1000u << 20, 10);
+		hct_meter_line(&m, "h\xe6\x97\xa5\xe6\x9c\xac", 200, line, size);
+		assert_int_equal(line[size], '!');
+		if (size == 0)
+			continue;
+		assert_true(strlen(line) < size);
+		assert_true(strlen(line) + 3 >= (size <= strlen(whole) ? size : strlen(whole)));
+		assert_memory_equal(line, whole, strlen(line));
+		assert_true(((unsigned char)whole[strlen(line)] & 0xC0) != 0x80);
+	}
+}
+
+static void wide_characters_count_twice(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	unsigned before = columns(line);
+	hct_meter_line(&m, "\xe6\x97\xa5\xe6\x9c\xac", before + 3, line, sizeof(line));
+	assert_string_equal(line + before, "\xe6\x97\xa5");
+}
+
+static void names_cannot_talk_to_the_terminal(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_line(&m, "a\x1b[2J\nb\xc2\x9b\xff\xc3z\xe6\x97", 200, line, sizeof(line));
+	assert_string_equal(strstr(line, "  a") + 2, "a?[2J?b????z??");
+}
+
+static void *add_many(void *arg)
+{
+	for (int i = 0; i < 1000000; i++)
+		hct_meter_add(arg, 3);
+	return NULL;
+}
+
+static void threads_add(void **state)
+{
+	struct hct_meter m;
+	pthread_t threads[4];
+	char line[256];
+
+	(void)state;
+	hct_meter_start(&m, 12000000);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, add_many, &m), 0);
+	for (int i = 0; i < 1000; i++)
+		hct_meter_line(&m, "", 80, line, sizeof(line));
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(atomic_load(&m.done), 12000000);
+}
+
+static void the_clock_runs_forward(void **state)
+{
+	double last = hct_meter_now();
+
+	(void)state;
+	for (int i = 0; i < 1000; i++) {
+		double now = hct_meter_now();
+
+		assert_true(now >= last);
+		last = now;
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(shows_share_rate_and_time_left),
+		cmocka_unit_test(shows_all_and_nothing),
+		cmocka_unit_test(just_before_the_end_is_not_all),
+		cmocka_unit_test(more_than_all_is_all),
+		cmocka_unit_test(no_work_at_all),
+		cmocka_unit_test(huge_numbers),
+		cmocka_unit_test(rate_follows_the_last_seconds),
+		cmocka_unit_test(cut_to_the_width),
+		cmocka_unit_test(cut_to_the_buffer),
+		cmocka_unit_test(wide_characters_count_twice),
+		cmocka_unit_test(names_cannot_talk_to_the_terminal),
+		cmocka_unit_test(threads_add),
+		cmocka_unit_test(the_clock_runs_forward),
+	};
+
+	return cmocka_run_group_tests_name("meter", tests, NULL, NULL);
+}
