@@ -184,7 +184,7 @@ static double decode(const struct model *m, int fd, hct_simd simd, int repeat)
 	struct hct_diag d;
 	hct_decoder *dec;
 	hct_reader *r;
-	uint8_t *out = malloc(HCT_MAX_CHUNK);
+	uint8_t *out = aligned_alloc(4096, HCT_MAX_CHUNK);
 	double best = 1e9;
 
 	if (hct_reader_open_fd(dup(fd), "bench", &r, &d) || hct_decoder_create(simd, &dec))
@@ -220,7 +220,7 @@ static double decode_codec(const struct model *m, int fd, hct_simd simd, int rep
 	struct hct_diag d;
 	struct hct_scratch scratch = {.simd = simd, .dctx = (void *)ZSTD_createDCtx()};
 	struct stat sb;
-	uint8_t *out = malloc(HCT_MAX_CHUNK), *file;
+	uint8_t *out = aligned_alloc(4096, HCT_MAX_CHUNK), *file;
 	double best = 1e9;
 
 	if (fstat(fd, &sb) || hct_index_read(fd, "bench", &x, &d))

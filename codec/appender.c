@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "format.h"
 #include "io.h"
 #include "plan.h"

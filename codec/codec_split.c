@@ -28,7 +28,7 @@ struct segment {
 	size_t exception_bytes;
 	const uint8_t *fields, *tail;
 	size_t elements, groups;
-	uint64_t first;    /* element of the tensor */
+	uint32_t column;   /* of its first element */
 	size_t begin, end; /* elements of the segment that are wanted: begin is the first of a
 			    * group, end that too or the segment's last */
 	uint8_t *dst;      /* of element begin */
@@ -187,7 +187,8 @@ static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
 	s->rans.classes = x->classes;
 	s->rans.run_log2 = x->t.run_log2;
 	s->rans.map = s->map;
-	s->first = j->task->offset / j->layout->unit + i * j->segment_elements;
+	s->column = (uint32_t)((j->task->offset / j->layout->unit + i * j->segment_elements) %
+			       x->join.period);
 	return unpack_map(j, map, s->groups, s->map);
 }
 
@@ -207,7 +208,7 @@ static void join_block(const struct job *j, struct segment *s, size_t g, size_t 
 	groups -= skip;
 	symbols = s->symbols + skip * HCT_GROUP;
 	fields = s->fields + g * 8 * l->field_bits;
-	column = (uint32_t)((s->first + g * HCT_GROUP) % j->tables->join.period);
+	column = (s->column + (uint32_t)g * HCT_GROUP) % j->tables->join.period;
 	if (g + groups <= full) {
 		j->join(&j->tables->join, symbols, fields, s->tail + g * HCT_GROUP * l->tail,
 			column, groups, s->dst + (g * HCT_GROUP - s->begin) * l->unit);
@@ -233,19 +234,55 @@ static void join_block(const struct job *j, struct segment *s, size_t g, size_t 
 }
 
 /* Replaces the exponent of an element. */
-static void patch(const struct job *j, const struct segment *s, size_t element, unsigned value)
+static inline void patch(const struct job *j, const struct segment *s, size_t element,
+			 unsigned value)
 {
 	const struct hct_layout *l = j->layout;
 	const struct hct_join_tables *t = &j->tables->join;
 	uint8_t *p = s->dst + (element - s->begin) * l->unit;
 	unsigned place = l->mantissa_bits, mask = ((1u << l->exponent_bits) - 1) << place;
-	unsigned shift = t->shifts[(s->first + element) % t->period];
-	uint64_t v = 0, head = ((value << place) + shift) & mask;
+	/* 32 bits hold both, and divide faster than 64. */
+	unsigned shift = t->shifts[(s->column + (uint32_t)element) % t->period];
+	unsigned head = ((value << place) + shift) & mask;
+	uint64_t v;
 
+	if (l->unit == 2) {
+		uint16_t h = hct_load16(p);
+
+		h &= (uint16_t) ~(mask << 8 * l->tail);
+		hct_store16(p, (uint16_t)(h | head << 8 * l->tail));
+		return;
+	}
+	v = 0;
 	memcpy(&v, p, l->unit);
 	v &= ~((uint64_t)mask << 8 * l->tail);
-	v |= head << 8 * l->tail;
+	v |= (uint64_t)head << 8 * l->tail;
 	memcpy(p, &v, l->unit);
+}
+
+/* The next exception: how many elements after the last one, and its exponent. */
+static inline size_t take_exception(const struct job *j, struct hct_bit_reader *bits, unsigned rice,
+				    unsigned *value)
+{
+	uint64_t v = hct_bits_peek(bits);
+	unsigned quotient = (unsigned)__builtin_ctzll(v | 1u << HCT_MAX_QUOTIENT), index;
+	size_t gap;
+
+	/* At most 24 bits and 15 and 16: one load holds all of it. */
+	if (quotient < HCT_MAX_QUOTIENT) {
+		v >>= quotient + 1;
+		gap = (quotient << rice) + (v & ((1u << rice) - 1));
+		v >>= rice;
+		index = (unsigned)__builtin_ctzll(v | 1u << HCT_RARE_OTHER);
+		bits->at += quotient + 1 + rice + index + (index < HCT_RARE_OTHER);
+	} else {
+		bits->at += quotient;
+		gap = hct_bits_take(bits, HCT_GAP_BITS);
+		index = hct_bits_unary(bits, HCT_RARE_OTHER);
+	}
+	*value = index < HCT_RARE_OTHER ? j->tables->t.rare[index]
+					: hct_bits_take(bits, j->layout->exponent_bits);
+	return gap;
 }
 
 /* Applies the exceptions of a segment to the elements that are wanted. */
@@ -265,13 +302,9 @@ static hct_error apply_exceptions(const struct job *j, const struct segment *s)
 	if (!count || rice > HCT_MAX_RICE)
 		return corrupt(j, "an impossible list of exceptions");
 	for (size_t i = 0; i < count; i++) {
-		unsigned quotient = hct_bits_unary(&bits, HCT_MAX_QUOTIENT), index, value;
+		unsigned value;
 
-		at += quotient < HCT_MAX_QUOTIENT ? (quotient << rice) + hct_bits_take(&bits, rice)
-						  : hct_bits_take(&bits, HCT_GAP_BITS);
-		index = hct_bits_unary(&bits, HCT_RARE_OTHER);
-		value = index < HCT_RARE_OTHER ? j->tables->t.rare[index]
-					       : hct_bits_take(&bits, j->layout->exponent_bits);
+		at += take_exception(j, &bits, rice, &value);
 		if (bits.at > bits.end || at >= s->elements)
 			return corrupt(j, "an exception behind the end");
 		if (at >= s->begin && at < s->end)

@@ -5,6 +5,7 @@
 
 #include <zstd.h>
 
+#include "checksum.h"
 #include "codec.h"
 #include "format.h"
 #include "plan.h"

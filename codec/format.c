@@ -2,18 +2,11 @@
 
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "bytes.h"
+#include "checksum.h"
 
 static const uint8_t superblock_magic[8] = {0x89, 'H', 'C', 'T', '\r', '\n', 0x1a, '\n'};
 static const uint8_t trailer_magic[8] = {'H', 'C', 'T', 'E', 'N', 'D', '\r', '\n'};
-
-uint64_t hct_checksum(const void *data, size_t length)
-{
-	return XXH3_64bits(data, length);
-}
 
 void hct_superblock_pack(const struct hct_superblock *s, uint8_t out[HCT_SUPERBLOCK_BYTES])
 {

@@ -78,9 +78,6 @@ struct hct_extent {
 	uint64_t checksum, digest;
 };
 
-/* XXH3-64, seed 0: the one checksum of the format. */
-uint64_t hct_checksum(const void *data, size_t length);
-
 void hct_superblock_pack(const struct hct_superblock *s, uint8_t out[HCT_SUPERBLOCK_BYTES]);
 hct_error hct_superblock_unpack(const uint8_t in[HCT_SUPERBLOCK_BYTES], struct hct_superblock *s,
 				const char *name, struct hct_diag *diag);

@@ -8,6 +8,7 @@
 #include <zstd.h>
 
 #include "bytes.h"
+#include "checksum.h"
 #include "io.h"
 
 /* What is at hand while an index is read. */

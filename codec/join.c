@@ -4,30 +4,37 @@
 
 #include "bytes.h"
 
-/* One group, for any layout. */
-static inline void join_group(const struct hct_join_tables *t, const uint8_t *symbols,
-			      const uint8_t *fields, const uint8_t *tail, const uint16_t *shifts,
-			      uint8_t *dst)
+/* One group.  Called with a constant layout, so that every shift and copy is one. */
+static inline __attribute__((always_inline)) void
+join_group(const uint16_t *heads, const struct hct_layout l, const uint8_t *symbols,
+	   const uint8_t *fields, const uint8_t *tail, const uint16_t *shifts, uint8_t *dst)
 {
-	const struct hct_layout *l = t->layout;
-	unsigned head_bits = l->exponent_bits + l->mantissa_bits, p = l->field_bits;
-	unsigned tail_bits = 8 * l->tail;
+	const unsigned head_bits = l.exponent_bits + l.mantissa_bits, rest = l.field_bits - 1;
+	uint8_t field[HCT_GROUP];
 
+	for (unsigned i = 0; i < HCT_GROUP; i += 8) {
+		uint64_t v = hct_load64(fields + i / 8 * l.field_bits);
+
+		for (unsigned k = 0; k < 8; k++)
+			field[i + k] =
+				(uint8_t)(v >> k * l.field_bits & ((1u << l.field_bits) - 1));
+	}
 	for (unsigned i = 0; i < HCT_GROUP; i++) {
-		unsigned at = i < HCT_LANES ? 2 * i : 2 * (i - HCT_LANES) + 1, bit = at * p;
-		/* The last field ends with the last byte: load the one before it for those. */
-		unsigned field = (fields[bit / 8] | fields[(bit + p - 1) / 8] << 8) >> bit % 8;
-		unsigned head = (t->head[symbols[at]] + shifts[i]) & ((1u << head_bits) - 1);
-		uint64_t v;
+		unsigned at = i < HCT_LANES ? 2 * i : 2 * (i - HCT_LANES) + 1;
+		unsigned head = (heads[symbols[at]] + shifts[i]) & ((1u << head_bits) - 1);
+		uint64_t v = 0;
 
-		head |= field & ((1u << (p - 1)) - 1);
-		head |= (field >> (p - 1) & 1) << head_bits;
-		v = (uint64_t)head << tail_bits;
-		for (unsigned b = 0; b < l->tail; b++)
-			v |= (uint64_t)tail[i * l->tail + b] << 8 * b;
-		memcpy(dst + i * l->unit, &v, l->unit);
+		head |= field[at] & ((1u << rest) - 1);
+		head |= (unsigned)(field[at] >> rest) << head_bits;
+		memcpy(&v, tail + i * l.tail, l.tail);
+		v |= (uint64_t)head << 8 * l.tail;
+		memcpy(dst + i * l.unit, &v, l.unit);
 	}
 }
+
+#define JOIN(...)                                                                                  \
+	join_group(t->head, (struct hct_layout){__VA_ARGS__}, symbols, fields, tail,               \
+		   t->shifts + column, dst)
 
 void hct_join_scalar(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
 		     const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
@@ -35,7 +42,18 @@ void hct_join_scalar(const struct hct_join_tables *t, const uint8_t *symbols, co
 	const struct hct_layout *l = t->layout;
 
 	for (size_t g = 0; g < groups; g++) {
-		join_group(t, symbols, fields, tail, t->shifts + column, dst);
+		if (l->unit == 8)
+			JOIN(8, 6, 11, 4, 1, 4);
+		else if (l->unit == 4)
+			JOIN(4, 2, 8, 7, 1, 7);
+		else if (l->unit == 2 && l->tail)
+			JOIN(2, 1, 5, 2, 1, 2);
+		else if (l->unit == 2)
+			JOIN(2, 0, 8, 7, 1, 7);
+		else if (l->exponent_bits == 5)
+			JOIN(1, 0, 5, 2, 1, 2);
+		else
+			JOIN(1, 0, 4, 3, 2, 2);
 		symbols += HCT_GROUP;
 		fields += 8 * l->field_bits;
 		tail += HCT_GROUP * l->tail;

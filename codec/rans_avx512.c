@@ -10,9 +10,10 @@
 
 #include "rans.h"
 
-/* Registers of a segment: the states of A and B. */
+/* What a step works on, in registers: the states of A and B and where their bytes are. */
 struct pair {
 	__m512i a, b;
+	const uint8_t *p, *q;
 };
 
 /* The low byte of each 16-bit lane from a, the high one from b. */
@@ -22,22 +23,19 @@ static inline __m512i low_high(__m512i a, __m512i b)
 }
 
 /* Where the state fell below 256: shifts in the next bytes of the run, in lane order. */
-static inline __m512i refill(__m512i y, struct hct_rans_stream *s)
+static inline __m512i refill(__m512i y, const uint8_t **p)
 {
 	__mmask32 k = _mm512_cmplt_epu16_mask(y, _mm512_set1_epi16(HCT_RANS_LOW));
-	__m512i bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)s->p));
-	const uint8_t *p = s->p + __builtin_popcount(k);
+	__m512i bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)*p));
 
-	s->overrun |= (uint64_t)(s->end - p);
-	s->p = p < s->end ? p : s->end;
+	*p += __builtin_popcount(k);
 	return _mm512_or_si512(_mm512_mask_slli_epi16(y, k, y, 8),
 			       _mm512_maskz_expand_epi16(k, bytes));
 }
 
-static inline __m512i step(struct pair *x, struct hct_rans_segment *s)
+static inline __m512i step(struct pair *x, const struct hct_rans_class *c)
 {
 	const __m512i low = _mm512_set1_epi16(0x00ff);
-	const struct hct_rans_class *c = &s->classes[s->map[s->group++ >> s->run_log2]];
 	__m512i slot = low_high(x->a, _mm512_slli_epi16(x->b, 8));
 	__m512i s0 = _mm512_permutex2var_epi8(_mm512_load_si512(c->slot), slot,
 					      _mm512_load_si512(c->slot + 64));
@@ -50,44 +48,96 @@ static inline __m512i step(struct pair *x, struct hct_rans_segment *s)
 	__m512i a = _mm512_mullo_epi16(_mm512_and_si512(freq, low), _mm512_srli_epi16(x->a, 8));
 	__m512i b = _mm512_mullo_epi16(_mm512_srli_epi16(freq, 8), _mm512_srli_epi16(x->b, 8));
 
-	x->a = refill(_mm512_add_epi16(a, _mm512_and_si512(rest, low)), &s->sub[0]);
-	x->b = refill(_mm512_add_epi16(b, _mm512_srli_epi16(rest, 8)), &s->sub[1]);
+	x->a = refill(_mm512_add_epi16(a, _mm512_and_si512(rest, low)), &x->p);
+	x->b = refill(_mm512_add_epi16(b, _mm512_srli_epi16(rest, 8)), &x->q);
 	return symbol;
 }
 
 static inline struct pair load_pair(const struct hct_rans_segment *s)
 {
-	return (struct pair){_mm512_loadu_si512(s->sub[0].x), _mm512_loadu_si512(s->sub[1].x)};
+	return (struct pair){_mm512_loadu_si512(s->sub[0].x), _mm512_loadu_si512(s->sub[1].x),
+			     s->sub[0].p, s->sub[1].p};
 }
 
-static inline void store_pair(struct hct_rans_segment *s, struct pair x)
+static void set_stream(struct hct_rans_stream *s, __m512i x, const uint8_t *p)
 {
-	_mm512_storeu_si512(s->sub[0].x, x.a);
-	_mm512_storeu_si512(s->sub[1].x, x.b);
+	_mm512_storeu_si512(s->x, x);
+	s->overrun |= (uint64_t)(s->end - p);
+	s->p = p < s->end ? p : s->end;
+}
+
+static inline void store_pair(struct hct_rans_segment *s, struct pair x, size_t groups)
+{
+	set_stream(&s->sub[0], x.a, x.p);
+	set_stream(&s->sub[1], x.b, x.q);
+	s->group += groups;
+}
+
+/* Groups for which the bytes of a segment certainly last: one takes at most 32 of each
+ * substream. */
+static size_t safe_groups(const struct hct_rans_segment *s)
+{
+	size_t a = (size_t)(s->sub[0].end - s->sub[0].p);
+	size_t b = (size_t)(s->sub[1].end - s->sub[1].p);
+
+	return (a < b ? a : b) / HCT_LANES;
+}
+
+/* Groups until the class changes, and no more than `groups`. */
+static size_t run_groups(const struct hct_rans_segment *s, size_t groups)
+{
+	size_t run = (size_t)1 << s->run_log2, left = run - (s->group & (run - 1));
+
+	return left < groups ? left : groups;
+}
+
+static const struct hct_rans_class *class_of(const struct hct_rans_segment *s)
+{
+	return &s->classes[s->map[s->group >> s->run_log2]];
+}
+
+static void decode_one(struct hct_rans_segment *s, uint8_t *symbols, size_t groups)
+{
+	while (groups) {
+		const struct hct_rans_class *c = class_of(s);
+		size_t n = run_groups(s, groups), safe = safe_groups(s);
+		struct pair x = load_pair(s);
+
+		/* Near the end one at a time: store_pair stops at the last byte. */
+		n = n < safe ? n : safe ? safe : 1;
+		for (size_t g = 0; g < n; g++, symbols += HCT_GROUP)
+			_mm512_storeu_si512(symbols, step(&x, c));
+		store_pair(s, x, n);
+		groups -= n;
+	}
 }
 
 void hct_rans_decode_avx512(struct hct_rans_segment *s, uint8_t *symbols,
 			    struct hct_rans_segment *t, uint8_t *t_symbols, size_t groups)
 {
-	/* Copies, so that the compiler keeps them in registers. */
-	struct hct_rans_segment u = *s, v;
-	struct pair x = load_pair(&u), y;
-
-	if (t) {
-		v = *t;
-		y = load_pair(&v);
-		for (size_t g = 0; g < groups; g++) {
-			_mm512_storeu_si512(symbols + g * HCT_GROUP, step(&x, &u));
-			_mm512_storeu_si512(t_symbols + g * HCT_GROUP, step(&y, &v));
-		}
-		store_pair(&v, y);
-		*t = v;
-	} else {
-		for (size_t g = 0; g < groups; g++)
-			_mm512_storeu_si512(symbols + g * HCT_GROUP, step(&x, &u));
+	if (!t || s->group != t->group || s->run_log2 != t->run_log2) {
+		decode_one(s, symbols, groups);
+		if (t)
+			decode_one(t, t_symbols, groups);
+		return;
 	}
-	store_pair(&u, x);
-	*s = u;
+	while (groups) {
+		const struct hct_rans_class *c = class_of(s), *d = class_of(t);
+		size_t n = run_groups(s, groups), safe = safe_groups(s), other = safe_groups(t);
+		struct pair x = load_pair(s), y = load_pair(t);
+
+		safe = safe < other ? safe : other;
+		n = n < safe ? n : safe ? safe : 1;
+		for (size_t g = 0; g < n; g++) {
+			_mm512_storeu_si512(symbols, step(&x, c));
+			_mm512_storeu_si512(t_symbols, step(&y, d));
+			symbols += HCT_GROUP;
+			t_symbols += HCT_GROUP;
+		}
+		store_pair(s, x, n);
+		store_pair(t, y, n);
+		groups -= n;
+	}
 }
 
 /* Looks up 16 bits for each of 32 symbols in lanes of 16 bits. */
@@ -123,18 +173,18 @@ void hct_rans_encode_avx512(const struct hct_rans_coder *classes, const uint8_t 
 			    unsigned run_log2, const uint8_t *symbols, size_t groups,
 			    uint8_t *const end[2], uint8_t *begin[2], uint16_t states[2][HCT_LANES])
 {
-	struct pair x = {_mm512_set1_epi16(HCT_RANS_LOW), _mm512_set1_epi16(HCT_RANS_LOW)};
+	__m512i x = _mm512_set1_epi16(HCT_RANS_LOW), y = x;
 	uint8_t *a = end[0], *b = end[1];
 
 	for (size_t g = groups; g-- > 0;) {
 		const struct hct_rans_coder *c = &classes[map[g >> run_log2]];
 		__m512i s = _mm512_loadu_si512(symbols + g * HCT_GROUP);
 
-		x.a = encode_step(x.a, _mm512_and_si512(s, _mm512_set1_epi16(0x00ff)), c, &a);
-		x.b = encode_step(x.b, _mm512_srli_epi16(s, 8), c, &b);
+		x = encode_step(x, _mm512_and_si512(s, _mm512_set1_epi16(0x00ff)), c, &a);
+		y = encode_step(y, _mm512_srli_epi16(s, 8), c, &b);
 	}
-	_mm512_storeu_si512(states[0], x.a);
-	_mm512_storeu_si512(states[1], x.b);
+	_mm512_storeu_si512(states[0], x);
+	_mm512_storeu_si512(states[1], y);
 	begin[0] = a;
 	begin[1] = b;
 }

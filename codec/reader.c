@@ -9,6 +9,7 @@
 
 #include <zstd.h>
 
+#include "checksum.h"
 #include "codec.h"
 #include "format.h"
 #include "index.h"

@@ -10,8 +10,11 @@
 /* Elements looked at, about; whole columns need several rows. */
 #define SAMPLE_ELEMENTS (1u << 20)
 #define SAMPLE_ROWS     32u
-#define GAIN_ELEMENTS   (1u << 17)
-#define MAX_COLUMNS     65536u
+/* of which these are enough for some questions */
+#define GAIN_ELEMENTS     (1u << 17)
+#define EXPONENT_ELEMENTS (1u << 18)
+#define RARE_RUNS         256
+#define MAX_COLUMNS       65536u
 
 #define SEGMENT_LOG2  16 /* substreams of 32 Ki elements: start states cost 1/64 bit */
 #define RUN_LOG2      3  /* 512 elements */
@@ -29,8 +32,7 @@
 /* What is learnt from. */
 struct sample {
 	const struct hct_layout *layout;
-	uint16_t *codes;  /* exponent << J | joint bits, shift subtracted */
-	uint8_t *symbols; /* the same as cut symbols */
+	uint16_t *codes; /* exponent << J | joint bits, shift subtracted */
 	size_t n;
 	uint32_t columns;  /* row length, 0 when the sample is not made of rows */
 	uint64_t elements; /* of the whole tensor */
@@ -71,8 +73,7 @@ static int take_sample(struct sample *s, const uint8_t *data)
 	take = take < pieces ? take : pieces;
 	s->n = take * piece;
 	s->codes = malloc(s->n * sizeof *s->codes + 1);
-	s->symbols = malloc(s->n + 1);
-	if (!s->codes || !s->symbols)
+	if (!s->codes)
 		return 0;
 	for (uint64_t k = 0; k < take; k++) {
 		/* pieces and take are below 2^53 / piece: the product fits. */
@@ -222,8 +223,10 @@ static void choose_exponents(const struct sample *s, struct hct_split_plan *p)
 	uint32_t counts[HCT_MAX_EXPONENTS] = {0};
 	uint8_t chosen[HCT_MAX_EXPONENTS] = {0};
 
-	for (size_t i = 0; i < s->n; i++)
-		counts[s->codes[i] >> j]++;
+	/* Some pieces of the sample will do, each long enough to be quick. */
+	for (size_t at = 0; at < s->n; at += RUN * (1 + s->n / EXPONENT_ELEMENTS))
+		for (size_t i = at; i < s->n && i < at + RUN; i++)
+			counts[s->codes[i] >> j]++;
 	for (; used < slots && used < n; used++) {
 		unsigned best = n;
 
@@ -251,15 +254,16 @@ static void choose_exponents(const struct sample *s, struct hct_split_plan *p)
 		}
 }
 
-static void cut_sample(struct sample *s, const struct hct_split_plan *p)
+/* Cuts n codes to symbols. */
+static void cut_codes(const struct hct_split_plan *p, const uint16_t *codes, size_t n,
+		      uint8_t *symbols)
 {
-	unsigned j = s->layout->joint_bits, mask = (1u << j) - 1;
+	unsigned j = p->t.layout->joint_bits, mask = (1u << j) - 1;
 
-	for (size_t i = 0; i < s->n; i++) {
-		unsigned slot = p->slot_of[s->codes[i] >> j];
+	for (size_t i = 0; i < n; i++) {
+		unsigned slot = p->slot_of[codes[i] >> j];
 
-		s->symbols[i] =
-			(uint8_t)((slot == 255 ? HCT_ESCAPE : slot << j) | (s->codes[i] & mask));
+		symbols[i] = (uint8_t)((slot == 255 ? HCT_ESCAPE : slot << j) | (codes[i] & mask));
 	}
 }
 
@@ -357,11 +361,12 @@ unsigned hct_split_choose_class(const struct hct_split_plan *p,
 
 /* Runs of the sample, for learning classes. */
 struct runs {
-	size_t n;
+	size_t n, length;
+	const uint16_t **codes; /* of each run */
 	int16_t (*counts)[HCT_CUT_SYMBOLS];
 	uint8_t *class;
 	struct ranked {
-		float mean;
+		uint32_t sum;
 		uint32_t run;
 	} * ranked;
 };
@@ -370,36 +375,40 @@ static int compare_ranked(const void *a, const void *b)
 {
 	const struct ranked *x = a, *y = b;
 
-	if (x->mean != y->mean)
-		return x->mean < y->mean ? -1 : 1;
+	if (x->sum != y->sum)
+		return x->sum < y->sum ? -1 : 1;
 	return (x->run > y->run) - (x->run < y->run);
 }
 
 static void runs_free(struct runs *r)
 {
+	free(r->codes);
 	free(r->counts);
 	free(r->class);
 	free(r->ranked);
 }
 
-static int runs_take(const struct sample *s, struct runs *r)
+static int runs_take(const struct sample *s, const struct hct_split_plan *p, struct runs *r)
 {
-	size_t all = s->n / RUN, step;
+	size_t all = s->n / RUN;
 
 	r->n = all < 1 ? 1 : all > MAX_RUNS ? MAX_RUNS : all;
-	step = all > r->n ? all / r->n : 1;
+	r->length = all ? RUN : s->n;
 	r->counts = calloc(r->n, sizeof *r->counts);
 	r->class = calloc(r->n, 1);
 	r->ranked = calloc(r->n, sizeof *r->ranked);
-	if (!r->counts || !r->class || !r->ranked)
+	r->codes = calloc(r->n, sizeof *r->codes);
+	if (!r->counts || !r->class || !r->ranked || !r->codes)
 		return 0;
 	for (size_t i = 0; i < r->n; i++) {
-		size_t begin = i * step * RUN, end = all ? begin + RUN : s->n;
-		float sum = 0;
+		uint8_t symbols[RUN];
+		unsigned sum = 0;
 
-		for (size_t k = begin; k < end; k++) {
-			r->counts[i][s->symbols[k]]++;
-			sum += s->symbols[k];
+		r->codes[i] = s->codes + i * all / r->n * RUN;
+		cut_codes(p, r->codes[i], r->length, symbols);
+		for (size_t k = 0; k < r->length; k++) {
+			r->counts[i][symbols[k]]++;
+			sum += symbols[k];
 		}
 		r->ranked[i] = (struct ranked){sum, (uint32_t)i};
 	}
@@ -470,21 +479,18 @@ static double learn(struct hct_split_plan *p, struct runs *r, unsigned k)
 }
 
 /* The exponents that are exceptions most often get the shortest codes. */
-static void choose_rare(const struct sample *s, struct hct_split_plan *p)
+static void choose_rare(const struct runs *r, struct hct_split_plan *p)
 {
-	unsigned j = s->layout->joint_bits, n = 1u << s->layout->exponent_bits;
+	unsigned j = p->t.layout->joint_bits, n = 1u << p->t.layout->exponent_bits;
 	uint32_t counts[HCT_MAX_EXPONENTS] = {0};
 
-	for (size_t begin = 0; begin < s->n; begin += RUN) {
-		size_t end = s->n - begin < RUN ? s->n : begin + RUN;
-		int16_t symbols[HCT_CUT_SYMBOLS] = {0};
-		const int16_t *cost;
+	for (size_t i = 0; i < r->n; i += 1 + r->n / RARE_RUNS) {
+		const int16_t *cost = p->cost[hct_split_choose_class(p, r->counts[i])];
+		uint8_t symbols[RUN];
 
-		for (size_t i = begin; i < end; i++)
-			symbols[s->symbols[i]]++;
-		cost = p->cost[hct_split_choose_class(p, symbols)];
-		for (size_t i = begin; i < end; i++)
-			counts[s->codes[i] >> j] += cost[s->symbols[i]] >= p->exception_cost;
+		cut_codes(p, r->codes[i], r->length, symbols);
+		for (size_t k = 0; k < r->length; k++)
+			counts[r->codes[i][k] >> j] += cost[symbols[k]] >= p->exception_cost;
 	}
 	memset(p->rare_of, HCT_RARE_OTHER, sizeof p->rare_of);
 	for (unsigned i = 0; i < HCT_RARE; i++) {
@@ -506,9 +512,9 @@ static int choose_classes(const struct sample *s, struct hct_split_plan *p)
 	struct runs r = {0};
 	double least = HUGE_VAL, scale;
 	unsigned best = 1;
-	int ok = runs_take(s, &r);
+	int ok = runs_take(s, p, &r);
 
-	scale = (double)s->elements / (double)(r.n * RUN < s->n ? r.n * RUN : s->n);
+	scale = (double)s->elements / (double)(r.n * r.length);
 	for (size_t i = 0; ok && i < sizeof candidates / sizeof *candidates; i++) {
 		unsigned k = candidates[i];
 		double bits;
@@ -526,6 +532,8 @@ static int choose_classes(const struct sample *s, struct hct_split_plan *p)
 	}
 	if (ok && best != p->t.class_count)
 		learn(p, &r, best);
+	if (ok)
+		choose_rare(&r, p);
 	runs_free(&r);
 	return ok;
 }
@@ -546,13 +554,9 @@ struct hct_split_plan *hct_split_plan_create(const struct hct_tensor *tensor,
 		if (s.columns)
 			try_shifts(&s, p);
 		choose_exponents(&s, p);
-		cut_sample(&s, p);
 		ok = derive_columns(p) && choose_classes(&s, p);
 	}
-	if (ok)
-		choose_rare(&s, p);
 	free(s.codes);
-	free(s.symbols);
 	if (ok)
 		return p;
 	hct_split_plan_free(p);

@@ -1,0 +1,15 @@
+/* XXH3-64 with seed 0: the one checksum of the format. */
+#ifndef HCT_CHECKSUM_H
+#define HCT_CHECKSUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Takes the fastest of xxHash's variants that this CPU runs; all give the same sum. */
+uint64_t hct_checksum(const void *data, size_t length);
+
+/* The variants. */
+uint64_t hct_checksum_avx2(const void *data, size_t length);
+uint64_t hct_checksum_avx512(const void *data, size_t length);
+
+#endif
