@@ -1,6 +1,6 @@
 # hctfs: make, make check, make quickstart; make help lists the rest.  V=1 shows the commands.
 
-VERSION := $(shell sed -n 's/^\#define HCT_VERSION "\(.*\)"/\1/p' codec/hct.h)
+VERSION := $(shell sed -n 's/^.define HCT_VERSION  *"\(.*\)"/\1/p' codec/hct.h)
 SOVERSION := 0
 B       ?= build
 CC      ?= cc
@@ -74,6 +74,9 @@ SIMD_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512v
 X86 := $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine))
 simd_flags = $(if $(X86),$(if $(findstring _avx512.,$(1)),$(SIMD_avx512))$(if $(findstring _avx2.,$(1)),$(SIMD_avx2)))
 
+# libfuse's FUSE_OPT_KEY does itself what clang's -Wconversion warns of.
+EXTRA_fs_fuse_options := -Wno-conversion
+
 # Rewritten only when compiler or flags change, and then everything is compiled again.
 FLAGS := $(CC) $(HCT_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
 $(B)/flags: FORCE
@@ -145,9 +148,9 @@ loaders: all $(VENV_LOADERS)/done $(MINILM)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: ## unit and end-to-end tests under ASan and UBSan
 	@if echo 'int main(void) { return 0; }' | $(CC) $(SANITIZE) -x c -o /dev/null - 2>/dev/null; \
-	then flags='CFLAGS=-O1 -g -fno-omit-frame-pointer $(SANITIZE)' && \
-	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=unit-sanitized unit && \
-	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=e2e-sanitized e2e; \
+	then flags='CFLAGS=-O1 -g -fno-omit-frame-pointer $(SANITIZE)'; bad=0; \
+	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=unit-sanitized unit || bad=1; \
+	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=e2e-sanitized e2e || bad=1; exit $$bad; \
 	else echo 'sanitize: skipped, $(CC) cannot link $(SANITIZE)'; fi
 
 # libFuzzer comes with clang.

@@ -1,11 +1,12 @@
 /* Lossless coding of a safetensors file: whole-file ratio, encode and decode rates on one
  * core, for each instruction set, and the same bytes through zstd.
  *
- *     bench_lossless FILE.safetensors [--dtype bf16|f16|f32] [--repeat N]
+ *     bench_lossless FILE.safetensors [--dtype bf16|f16|f32] [--repeat N] [--write OUT]
  *
  * F32 tensors are rounded to nearest even when another dtype is asked for.  Rates are bytes of
- * tensor data a second, best of N; the ratio is bytes of the source file over bytes of the .hct
- * file, index included. */
+ * tensor data a second of CPU time, best of N; the ratio is bytes of the source file over bytes
+ * of the .hct file, index included.  --write keeps the rounded file, so that other programs can be
+ * measured on the same bytes. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,13 +81,25 @@ static uint16_t to_bf16(float f)
 	return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* F32 to the bits of F16, rounded to nearest even. */
 static uint16_t to_f16(float f)
 {
-	_Float16 h = (_Float16)f;
-	uint16_t u;
+	uint32_t u, sign;
+	float a;
 
-	memcpy(&u, &h, 2);
-	return u;
+	memcpy(&u, &f, 4);
+	sign = u >> 16 & 0x8000;
+	u &= 0x7fffffff;
+	if (u > 0x7f800000) /* NaN */
+		return (uint16_t)(sign | 0x7e00 | (u >> 13 & 0x1ff));
+	if (u >= 0x477ff000) /* 65520 and above */
+		return (uint16_t)(sign | 0x7c00);
+	if (u >= 0x38800000) /* normal */
+		return (uint16_t)(sign | ((u + 0xfff + (u >> 13 & 1) - (112u << 23)) >> 13));
+	memcpy(&a, &u, 4);
+	a += 0.5f; /* whose last place is that of the subnormals */
+	memcpy(&u, &a, 4);
+	return (uint16_t)(sign | (u - 0x3f000000));
 }
 
 /* The same model with its F32 tensors in 16 bits. */
@@ -308,7 +321,7 @@ static void zstd_row(const struct model *m, unsigned stride, int level, int repe
 
 int main(int argc, char **argv)
 {
-	const char *path = NULL, *dtype = NULL;
+	const char *path = NULL, *dtype = NULL, *write_to = NULL;
 	struct model source = {0}, model;
 	double seconds, data;
 	int repeat = 5, fd;
@@ -319,6 +332,8 @@ int main(int argc, char **argv)
 			dtype = argv[++i];
 		else if (!strcmp(argv[i], "--repeat") && i + 1 < argc)
 			repeat = atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--write") && i + 1 < argc)
+			write_to = argv[++i];
 		else
 			path = argv[i];
 	}
@@ -331,6 +346,12 @@ int main(int argc, char **argv)
 		convert(&source, "BF16", &model);
 	else if (dtype && !strcmp(dtype, "f16"))
 		convert(&source, "F16", &model);
+	if (write_to) {
+		FILE *f = fopen(write_to, "wb");
+
+		if (!f || fwrite(model.bytes, 1, model.length, f) != model.length || fclose(f))
+			die(write_to, NULL);
+	}
 	data = (double)(model.length - model.st.header_len);
 	printf("%s as %s, %zu bytes, one core\n",
 	       strrchr(path, '/') ? strrchr(path, '/') + 1 : path, dtype ? dtype : "it is",

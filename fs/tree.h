@@ -25,28 +25,33 @@ enum hct_node_kind {
 
 struct hct_node {
 	enum hct_node_kind kind;
-	uint64_t ino;         /* index in the tree + 1: the root is 1, the same at each mount of
-	                       * the same bundle */
-	const char *name;     /* as it is shown; "" for the root */
-	const char *path;     /* of the file on disk, relative names resolved at open */
-	struct hct_node *parent;    /* the root's is itself */
+	uint64_t ino;            /* index in the tree + 1: the root is 1, the same at each mount of
+				  * the same bundle */
+	const char *name;        /* as it is shown; "" for the root */
+	const char *path;        /* of the file on disk, relative names resolved at open */
+	struct hct_node *parent; /* the root's is itself */
 	struct hct_node **children; /* sorted by name (bytes); directories only */
 	size_t child_count;
-	uint64_t size;        /* as it is shown */
+	uint64_t size;         /* as it is shown */
 	uint64_t stored_bytes; /* size of the file on disk */
 	struct timespec mtime; /* as it is shown */
-	hct_reader *reader;   /* HCT_NODE_MODEL: open for the life of the tree */
-	hct_error error;      /* HCT_TREE_KEEP_BAD: why reader is NULL */
+	hct_reader *reader;    /* HCT_NODE_MODEL: open for the life of the tree */
+	hct_error error;       /* HCT_TREE_KEEP_BAD: why reader is NULL */
 	struct hct_diag *diag; /* its line, or NULL */
-	uint64_t first_chunk; /* HCT_NODE_MODEL: number of its chunk 0 among all of the tree */
+	uint64_t first_chunk;  /* HCT_NODE_MODEL: number of its chunk 0 among all of the tree */
 };
 
 enum {
 	HCT_TREE_KEEP_BAD = 1 /* keep .hct files that do not open, with node->error, instead of
-	                       * failing: for tools that report */
+			       * failing: for tools that report */
 };
 
-/* Errors: those of hct_reader_open, HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_NOMEM. */
+/* path may be relative; links in it and in the bundle are followed.  Errors: those of
+ * hct_reader_open; HCT_ERR_UNFINISHED for a bundle that mkhct has left behind unfinished
+ * (not with HCT_TREE_KEEP_BAD); HCT_ERR_CORRUPT for two files that would have one name;
+ * HCT_ERR_UNSUPPORTED for links that lead in a circle and for what is neither a file nor a
+ * folder; HCT_ERR_LIMIT for more folders in one another, or files, than any model has;
+ * HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_ARGUMENT, HCT_ERR_NOMEM. */
 hct_error hct_tree_open(const char *path, unsigned flags, struct hct_tree **out,
 			struct hct_diag *diag);
 void hct_tree_close(struct hct_tree *t);

@@ -43,17 +43,35 @@ enum data {
 	DATA_COUNT
 };
 
+/* F32 to the bits of F16, rounded to nearest even. */
+static uint16_t half_bits(float f)
+{
+	uint32_t u, sign;
+	float a;
+
+	memcpy(&u, &f, 4);
+	sign = u >> 16 & 0x8000;
+	u &= 0x7fffffff;
+	if (u > 0x7f800000) /* NaN */
+		return (uint16_t)(sign | 0x7e00 | (u >> 13 & 0x1ff));
+	if (u >= 0x477ff000) /* 65520 and above */
+		return (uint16_t)(sign | 0x7c00);
+	if (u >= 0x38800000) /* normal */
+		return (uint16_t)(sign | ((u + 0xfff + (u >> 13 & 1) - (112u << 23)) >> 13));
+	memcpy(&a, &u, 4);
+	a += 0.5f; /* whose last place is that of the subnormals */
+	memcpy(&u, &a, 4);
+	return (uint16_t)(sign | (u - 0x3f000000));
+}
 /* An F32 value as the bits of another type. */
 static uint64_t narrow(hct_dtype t, float f)
 {
 	uint32_t u;
-	_Float16 h = (_Float16)f;
-	uint16_t v;
+	uint16_t v = half_bits(f);
 	double d = f;
 	uint64_t w;
 
 	memcpy(&u, &f, 4);
-	memcpy(&v, &h, 2);
 	memcpy(&w, &d, 8);
 	switch (t) {
 	case HCT_DTYPE_BF16:
@@ -69,7 +87,7 @@ static uint64_t narrow(hct_dtype t, float f)
 	case HCT_DTYPE_F8_E4M3FNUZ:
 		return (u >> 24 & 0x80) | ((u >> 20) & 0x7f);
 	case HCT_DTYPE_C64:
-		return u | (uint64_t)(u ^ (next() & 0xffffff)) << 32;
+		return u | narrow(HCT_DTYPE_F32, (float)gauss()) << 32;
 	default:
 		return u;
 	}
@@ -275,7 +293,7 @@ static void test_floats(void **state)
 					   &split);
 			}
 		/* the codec under test was really used */
-		if (split < 5)
+		if (split < 3)
 			fail_msg("only %u models of %s used the split codec", split, dtypes[d]);
 	}
 }

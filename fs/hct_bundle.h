@@ -1,0 +1,53 @@
+/* Bundles as the subcommands of hct see them: opening, choosing files, sums. */
+#ifndef HCT_BUNDLE_H
+#define HCT_BUNDLE_H
+
+#include <stdint.h>
+
+#include "codec/error.h"
+#include "codec/reader.h"
+#include "hct_cli.h"
+#include "tree.h"
+
+/* Opens a bundle or an .hct file, with the files of it that do not open kept as such;
+ * or says why not. */
+hct_error hct_open_bundle(const struct hct_command *c, const char *path, struct hct_tree **tree);
+
+/* Path of a node as it is shown.  Free it; NULL without memory. */
+char *hct_shown_path(const struct hct_node *node);
+
+/* Which nodes the names choose: one byte for each node of the tree, in its order, all of
+ * them when count is 0.  A name is a path as it is shown, with or without .hct behind
+ * it; a directory chooses what lies in it.  Says which name is not there
+ * (HCT_ERR_NOT_FOUND).  Free *chosen. */
+hct_error hct_choose(const struct hct_command *c, const struct hct_tree *tree, char **names,
+		     int count, unsigned char **chosen);
+
+/* Says which of the chosen files do not open; returns HCT_EXIT_BAD_DATA if there is one,
+ * otherwise HCT_EXIT_OK. */
+int hct_say_bad_files(const struct hct_command *c, const struct hct_tree *tree,
+		      const unsigned char *chosen);
+
+/* Sums over tensors or files. */
+struct hct_tally {
+	uint64_t count, elements, source_bytes, stored_bytes;
+};
+
+void hct_tally_add(struct hct_tally *sum, const struct hct_tally *part);
+/* Stored bits for each element; 0 without elements. */
+double hct_tally_bits(const struct hct_tally *t);
+/* Source bytes to stored bytes; 0 when nothing is stored. */
+double hct_tally_ratio(const struct hct_tally *t);
+
+/* Tensor i of a model file: its extents and tables. */
+struct hct_tally hct_tensor_tally(const hct_reader *r, size_t i);
+/* All tensors of a model file: count and bytes without header and index. */
+struct hct_tally hct_tensors_tally(const hct_reader *r);
+
+/* What a file holds besides its tensors: header and index. */
+struct hct_tally hct_rest_tally(const struct hct_tally *whole, const struct hct_tally *tensors);
+
+/* "[768,3072]", "[]" for a scalar.  Free it; NULL without memory. */
+char *hct_shape_text(const struct hct_tensor *t);
+
+#endif

@@ -1,0 +1,356 @@
+/* hct check: verifies every checksum and every decoded digest of a bundle. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/units.h"
+#include "hct_bundle.h"
+#include "hct_cli.h"
+#include "hct_json.h"
+#include "hct_workers.h"
+#include "ordered.h"
+
+static const char help[] =
+	"Usage: hct check [-q] [-j N] [--json] BUNDLE\n"
+	"Verifies every checksum of a bundle and the digest of every decoded chunk, and lists\n"
+	"all that is bad, one line each.  Exit code 0 means that nothing is.\n"
+	"\n"
+	"  -j, --jobs N   threads; as many as there are CPUs by default\n"
+	"  -q, --quiet    print only what is bad, no progress\n"
+	"      --json     print JSON\n"
+	"  -h, --help     this text\n"
+	"\n"
+	"BUNDLE is a directory made by mkhct or one .hct file.\n";
+
+/* Bytes of a carried file read at a time. */
+#define READ_BYTES (1u << 20)
+
+struct check {
+	const struct hct_tree *tree;
+	const struct hct_node **models; /* those that open, by first_chunk */
+	size_t model_count;
+	struct hct_workers workers;
+	struct hct_progress progress;
+	cJSON *bad_list; /* with --json */
+	uint64_t chunks, tensors, bad;
+	hct_error fatal; /* not about the data: check gave up */
+	char *path;      /* of the file whose chunks are being taken */
+	size_t path_model;
+};
+
+struct result {
+	hct_error err;
+	struct hct_diag *diag; /* NULL without error, or without memory */
+	size_t model;          /* index into check->models */
+	struct hct_chunk chunk;
+};
+
+/* Lists one thing that is bad.  tensor NULL: the whole file. */
+static void report(struct check *k, const char *file, const struct hct_tensor *tensor,
+		   const struct result *r, const char *message)
+{
+	cJSON *item;
+
+	k->bad++;
+	if (!k->bad_list) {
+		hct_put("%s", message);
+		return;
+	}
+	item = hct_json_object(k->bad_list, NULL);
+	hct_json_text(item, "file", file);
+	if (tensor) {
+		hct_json_text(item, "tensor", tensor->name);
+		hct_json_u64(item, "chunk", r->chunk.number);
+	}
+	hct_json_text(item, "error", hct_error_string(r->err));
+	hct_json_text(item, "message", message);
+}
+
+static size_t find_model(const struct check *k, uint64_t number)
+{
+	size_t low = 0, high = k->model_count;
+
+	/* The last model whose first chunk is not behind this one; models without chunks
+	 * share the number of the next and come before it. */
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (k->models[middle]->first_chunk <= number)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static void check_chunk(void *arg, uint64_t item, void *result, unsigned worker)
+{
+	struct check *k = arg;
+	struct result *r = result;
+	struct hct_worker *w = &k->workers.each[worker];
+	const struct hct_node *node;
+	struct hct_diag diag = {{0}};
+	void *buffer;
+
+	r->model = find_model(k, item);
+	node = k->models[r->model];
+	hct_reader_chunk(node->reader, item - node->first_chunk, &r->chunk);
+	buffer = hct_worker_buffer(w, 0, r->chunk.length);
+	r->err = buffer ? hct_reader_decode_verified(node->reader, w->decoder, r->chunk.number,
+						     buffer, &diag)
+			: HCT_ERR_NOMEM;
+	if (r->err && (r->diag = malloc(sizeof(diag))))
+		*r->diag = diag;
+	hct_meter_add(&k->progress.meter, r->chunk.length);
+}
+
+/* Keeps the path of the file at work at hand: finding it for every chunk would cost. */
+static const char *model_path(struct check *k, size_t model)
+{
+	if (!k->path || k->path_model != model) {
+		free(k->path);
+		k->path = hct_shown_path(k->models[model]);
+		k->path_model = model;
+	}
+	return k->path ? k->path : "?";
+}
+
+static int take_chunk(void *arg, uint64_t item, void *result, int stop)
+{
+	struct check *k = arg;
+	struct result *r = result;
+	int fatal = r->err == HCT_ERR_NOMEM;
+
+	(void)item;
+	if (fatal) {
+		k->fatal = r->err;
+	} else if (!stop) {
+		const char *path = model_path(k, r->model);
+		const hct_reader *reader = k->models[r->model]->reader;
+
+		k->chunks++;
+		if (r->err)
+			report(k, path, &hct_reader_safetensors(reader)->tensors[r->chunk.tensor],
+			       r, r->diag ? r->diag->text : hct_error_string(r->err));
+	}
+	free(r->diag);
+	return fatal;
+}
+
+static int tick(void *arg)
+{
+	struct check *k = arg;
+
+	hct_progress_show(&k->progress, k->path ? k->path : "");
+	return hct_interrupted();
+}
+
+static hct_error check_chunks(struct check *k)
+{
+	struct hct_ordered run = {.work = check_chunk,
+				  .take = take_chunk,
+				  .tick = tick,
+				  .arg = k,
+				  .result_size = sizeof(struct result)};
+	hct_error err = hct_ordered_run(&run, k->workers.pool, hct_tree_chunk_count(k->tree));
+
+	return err ? err : k->fatal;
+}
+
+/* A carried file has no checksum; it must be there, whole and readable. */
+static hct_error read_plain(struct check *k, const struct hct_node *node, const char *path,
+			    struct hct_diag *diag)
+{
+	void *buffer = hct_worker_buffer(&k->workers.each[0], 0, READ_BYTES);
+	hct_error err = HCT_OK;
+	uint64_t done = 0;
+	int fd;
+
+	if (!buffer)
+		return HCT_ERR_NOMEM;
+	fd = open(node->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return hct_fail_errno(diag, errno, "%s", path);
+	while (!err && done < node->size && !hct_interrupted()) {
+		uint64_t left = node->size - done;
+		size_t length = left < READ_BYTES ? (size_t)left : READ_BYTES;
+
+		hct_progress_show(&k->progress, path);
+		err = hct_node_pread(node, NULL, fd, done, buffer, length, diag);
+		done += length;
+		hct_meter_add(&k->progress.meter, length);
+	}
+	close(fd);
+	return err;
+}
+
+static hct_error check_plain(struct check *k)
+{
+	for (size_t i = 0; i < hct_tree_count(k->tree) && !hct_interrupted(); i++) {
+		const struct hct_node *node = hct_tree_node(k->tree, i);
+		struct result r = {0};
+		struct hct_diag diag = {{0}};
+		char *path;
+
+		if (node->kind != HCT_NODE_PLAIN)
+			continue;
+		path = hct_shown_path(node);
+		r.err = path ? read_plain(k, node, path, &diag) : HCT_ERR_NOMEM;
+		if (r.err && r.err != HCT_ERR_NOMEM)
+			report(k, path, NULL, &r, diag.text);
+		free(path);
+		if (r.err == HCT_ERR_NOMEM)
+			return r.err;
+	}
+	return HCT_OK;
+}
+
+/* Collects the model files, lists those that do not open, and sums up the work. */
+static hct_error prepare(struct check *k, uint64_t *bytes)
+{
+	size_t count = hct_tree_count(k->tree);
+
+	*bytes = 0;
+	k->models = calloc(count + 1, sizeof(*k->models));
+	if (!k->models)
+		return HCT_ERR_NOMEM;
+	for (size_t i = 0; i < count; i++) {
+		const struct hct_node *node = hct_tree_node(k->tree, i);
+		struct result r = {.err = node->error};
+
+		if (node->kind == HCT_NODE_MODEL && node->reader) {
+			k->models[k->model_count++] = node;
+			k->tensors += hct_reader_safetensors(node->reader)->count;
+			*bytes += node->size;
+		} else if (node->kind == HCT_NODE_MODEL) {
+			char *path = hct_shown_path(node);
+
+			report(k, path ? path : "?", NULL, &r,
+			       node->diag ? node->diag->text : hct_error_string(r.err));
+			free(path);
+		} else if (node->kind == HCT_NODE_PLAIN) {
+			*bytes += node->size;
+		}
+	}
+	return HCT_OK;
+}
+
+static hct_error check_all(struct check *k, unsigned threads, int quiet)
+{
+	uint64_t bytes;
+	hct_error err = prepare(k, &bytes);
+
+	if (!err)
+		err = hct_workers_create(threads, &k->workers);
+	if (err)
+		return err;
+	hct_progress_start(&k->progress, &hct_check_command, bytes, quiet);
+	err = check_chunks(k);
+	if (!err && !hct_interrupted())
+		err = check_plain(k);
+	hct_progress_end(&k->progress);
+	return err ? err : hct_interrupted() ? HCT_ERR_INTERRUPTED : HCT_OK;
+}
+
+static hct_error summary(struct check *k, const char *path, cJSON *json, int quiet)
+{
+	uint64_t files = k->model_count, bytes = atomic_load(&k->progress.meter.done);
+	char size[HCT_UNITS_MAX];
+
+	if (json) {
+		hct_json_u64(json, "files", files);
+		hct_json_u64(json, "tensors", k->tensors);
+		hct_json_u64(json, "chunks", k->chunks);
+		hct_json_u64(json, "bytes", bytes);
+		hct_json_bool(json, "ok", k->bad == 0);
+		return hct_json_print(json);
+	}
+	if (quiet)
+		return HCT_OK;
+	hct_units_size(bytes, size);
+	if (k->bad)
+		hct_put("%s: %" PRIu64 " bad, listed above (%" PRIu64 " chunks checked, %s)", path,
+			k->bad, k->chunks, size);
+	else
+		hct_put("%s: all good: %" PRIu64 " model %s, %" PRIu64 " tensors, %" PRIu64
+			" chunks, %s",
+			path, files, files == 1 ? "file" : "files", k->tensors, k->chunks, size);
+	return HCT_OK;
+}
+
+static int check(const char *path, unsigned threads, int quiet, int json)
+{
+	const struct hct_command *c = &hct_check_command;
+	struct check k = {0};
+	struct hct_tree *tree = NULL;
+	cJSON *top = NULL;
+	hct_error err = hct_open_bundle(c, path, &tree);
+	int code;
+
+	if (err)
+		return hct_error_exit_code(err);
+	k.tree = tree;
+	if (json) {
+		top = hct_json_object(NULL, NULL);
+		hct_json_text(top, "bundle", path);
+		k.bad_list = hct_json_array(top, "bad");
+	}
+	hct_catch_signals();
+	err = check_all(&k, threads, quiet);
+	if (err) {
+		code = hct_say_error(c, err, NULL);
+	} else {
+		code = k.bad ? HCT_EXIT_BAD_DATA : HCT_EXIT_OK;
+		err = summary(&k, path, top, quiet);
+		top = NULL;
+		if (err)
+			code = hct_say_error(c, err, NULL);
+	}
+	cJSON_Delete(top);
+	hct_workers_free(&k.workers);
+	free(k.models);
+	free(k.path);
+	hct_tree_close(tree);
+	return code;
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct option longs[] = {{"jobs", required_argument, NULL, 'j'},
+					      {"quiet", no_argument, NULL, 'q'},
+					      {"json", no_argument, NULL, OPTION_JSON},
+					      {"help", no_argument, NULL, 'h'},
+					      {0}};
+	const struct hct_command *c = &hct_check_command;
+	int option, quiet = 0, json = 0;
+	unsigned threads = 0;
+
+	while ((option = hct_getopt(c, argc, argv, ":j:qh", longs)) != -1) {
+		switch (option) {
+		case 'j':
+			if (!hct_parse_jobs(c, optarg, &threads))
+				return HCT_EXIT_USAGE;
+			break;
+		case 'q':
+			quiet = 1;
+			break;
+		case OPTION_JSON:
+			json = 1;
+			break;
+		case 'h':
+			return hct_help(c);
+		default:
+			return HCT_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 1)
+		return hct_usage(c, optind == argc ? "name a bundle" : "one bundle at a time");
+	return check(argv[optind], threads, quiet, json);
+}
+
+const struct hct_command hct_check_command = {
+	.name = "check", .summary = "verify every checksum and digest", .help = help, .run = run};

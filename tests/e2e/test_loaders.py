@@ -1,0 +1,202 @@
+"""Real loaders read real models through a mount: make check-loaders.
+
+The loader is always the same for source and mount, and the results must be equal to the bit.
+Tensors from safetensors map the file, which keeps the mount busy: each test loads in a
+function of its own, so that they are gone when it returns.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import compress, mount, real_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import LlamaForCausalLM
+
+pytestmark = pytest.mark.fuse
+
+# The same order of sums in each run, and small models gain nothing from more.
+torch.set_num_threads(1)
+
+# The beginning of what stories260k tells, greedily, from an empty prompt.
+STORY = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
+    "One day, she saw a big, red ball."
+)
+SENTENCES = ["A model goes in, a mount comes out.", "Ein kurzer Satz.", "weights " * 40]
+
+
+def same_bits(a, b):
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    )
+
+
+def compare_files(expected_path, found_path):
+    """Every tensor of two safetensors files, loaded with torch."""
+    expected, found = load_file(expected_path), load_file(found_path)
+    assert set(found) == set(expected)
+    assert all(same_bits(found[name], tensor) for name, tensor in expected.items())
+
+
+def torch_dtype_known(file, name):
+    """Whether torch has the tensor's dtype (it has none for the 6-bit ones)."""
+    return not file.get_slice(name).get_dtype().startswith("F6_")
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of all-MiniLM-L6-v2 that make check-loaders fetched."""
+    folder = Path(os.environ.get("HCT_MINILM", "missing"))
+    if not folder.is_dir():
+        pytest.fail("HCT_MINILM names no folder: run make check-loaders", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_bundle(minilm, tmp_path_factory):
+    return compress(minilm, tmp_path_factory.mktemp("minilm") / "bundle.hct")
+
+
+def test_safe_open_numpy(minilm, minilm_bundle):
+    with mount(minilm_bundle) as mnt:
+        with safe_open(mnt / "model.safetensors", "numpy") as found:
+            with safe_open(minilm / "model.safetensors", "numpy") as expected:
+                assert list(found.keys()) == list(expected.keys())
+                assert found.metadata() == expected.metadata()
+                for name in expected.keys():
+                    a, b = expected.get_tensor(name), found.get_tensor(name)
+                    assert (a.dtype, a.shape) == (b.dtype, b.shape), name
+                    assert a.tobytes() == b.tobytes(), name
+
+
+def compare_every_dtype(expected_path, found_path):
+    with safe_open(found_path, "pt") as found, safe_open(expected_path, "pt") as expected:
+        names = [n for n in expected.keys() if torch_dtype_known(expected, n)]
+        assert len(names) >= len(list(expected.keys())) - 2
+        for name in names:
+            assert same_bits(expected.get_tensor(name), found.get_tensor(name)), name
+
+
+def test_safe_open_torch_every_dtype(odd_model, odd_bundle):
+    """Each dtype that torch has, NaN payloads, 0-d and empty tensors, odd names."""
+    with mount(odd_bundle) as mnt:
+        compare_every_dtype(odd_model / "model.safetensors", mnt / "model.safetensors")
+
+
+def compare_slices(source, mnt):
+    name = "embeddings.word_embeddings.weight"
+    rng = np.random.default_rng(1)
+    with safe_open(mnt / "model.safetensors", "pt") as found:
+        with safe_open(source / "model.safetensors", "pt") as expected:
+            a, b = expected.get_slice(name), found.get_slice(name)
+            rows, columns = a.get_shape()
+            for _ in range(50):
+                top, bottom = sorted(rng.integers(0, rows, 2))
+                left, right = sorted(rng.integers(0, columns, 2))
+                assert same_bits(a[top:bottom], b[top:bottom])
+                assert same_bits(a[top : top + 9, left:right], b[top : top + 9, left:right])
+
+
+def test_slices(minilm, minilm_bundle):
+    """Parts of a matrix, as tensor-parallel loaders read them."""
+    with mount(minilm_bundle) as mnt:
+        compare_slices(minilm, mnt)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_casts(minilm, dtype, tmp_path):
+    """A model that torch itself cast and saved."""
+    source = tmp_path / "source"
+    source.mkdir()
+    cast = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(minilm / "model.safetensors").items()
+    }
+    save_file(cast, source / "model.safetensors", metadata={"format": "pt"})
+    with mount(compress(source, tmp_path / "bundle.hct")) as mnt:
+        compare_files(source / "model.safetensors", mnt / "model.safetensors")
+
+
+def embed(folder):
+    """Mean-pooled sentence embeddings, as sentence-transformers computes them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    batch = tokenizer(SENTENCES, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
+
+
+def test_minilm_embeddings(minilm, minilm_bundle):
+    expected = embed(minilm)
+    assert expected.shape == (len(SENTENCES), 384)
+    with mount(minilm_bundle) as mnt:
+        assert same_bits(embed(mnt), expected)
+
+
+def greedy(folder, tokens):
+    """What the model says after its first token, as ids."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    start = torch.tensor([[model.config.bos_token_id]])
+    with torch.inference_mode():
+        return model.generate(
+            start, attention_mask=torch.ones_like(start), max_new_tokens=tokens, do_sample=False
+        )[0]
+
+
+def test_stories_generation(tmp_path):
+    source = real_model("stories260k")
+    expected = greedy(source, 100)
+    with mount(compress(source, tmp_path / "bundle.hct")) as mnt:
+        compare_files(source / "model.safetensors", mnt / "model.safetensors")
+        found = greedy(mnt, 100)
+        text = AutoTokenizer.from_pretrained(mnt).decode(found, skip_special_tokens=True)
+    assert torch.equal(found, expected)
+    assert text.strip().startswith(STORY)
+
+
+def test_sharded_generation(tmp_path):
+    """A BF16 Llama that transformers saved in several shards."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=688, num_hidden_layers=4,
+        num_attention_heads=8, num_key_value_heads=4, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    source = tmp_path / "source"
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(source, max_shard_size="2MB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    expected = greedy(source, 40)
+    with mount(compress(source, tmp_path / "bundle.hct")) as mnt:
+        for shard in source.glob("*.safetensors"):
+            compare_files(shard, mnt / shard.name)
+        assert torch.equal(greedy(mnt, 40), expected)
+
+
+def interleave(source, mnt):
+    shards = sorted(path.name for path in source.glob("*.safetensors"))
+    with contextlib.ExitStack() as stack:
+        expected, *readers = [
+            [stack.enter_context(safe_open(folder / shard, "pt")) for shard in shards]
+            for folder in (source, mnt, mnt)
+        ]
+        owner = {name: i for i, file in enumerate(expected) for name in file.keys()}
+        for name in np.random.default_rng(1).permutation(sorted(owner)):
+            tensor = expected[owner[name]].get_tensor(name)
+            for files in readers:
+                assert same_bits(files[owner[name]].get_tensor(name), tensor), name
+
+
+def test_two_loaders_at_once(sharded_model, sharded_bundle):
+    """Two readers of one mount, each with all shards open, tensors in random order."""
+    with mount(sharded_bundle, "-o", "cache_size=32M,threads=2") as mnt:
+        interleave(sharded_model, mnt)

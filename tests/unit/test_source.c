@@ -1,0 +1,245 @@
+/* source.h: what a scan lists, and what it refuses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "writer/shards.h"
+#include "writer/source.h"
+
+/* Each test works in an empty directory of its own, which is the current one. */
+static char top[] = "/tmp/hct-source-XXXXXX";
+
+static int remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw)
+{
+	(void)sb;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+static int enter(void **state)
+{
+	(void)state;
+	strcpy(top + strlen(top) - 6, "XXXXXX");
+	return mkdtemp(top) && chdir(top) == 0 ? 0 : -1;
+}
+
+static int leave(void **state)
+{
+	(void)state;
+	return chdir("/") == 0 ? nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS) : -1;
+}
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void assert_refused(const char *path, hct_error expected, const char *word)
+{
+	struct hct_diag diag = {""};
+	struct mkhct_source source;
+
+	assert_int_equal(mkhct_source_scan(path, &source, &diag), expected);
+	if (!strstr(diag.text, word))
+		fail_msg("'%s' is not in: %s", word, diag.text);
+	assert_null(source.entries);
+	mkhct_source_free(&source);
+}
+
+static void test_lists_everything_sorted(void **state)
+{
+	static const struct {
+		const char *name;
+		enum mkhct_kind kind;
+		uint64_t size;
+	} expected[] = {
+		{".hidden", MKHCT_CARRIED, 1},
+		{".safetensors", MKHCT_CARRIED, 0}, /* a suffix is no name */
+		{"a", MKHCT_FOLDER, 0},
+		{"a-b", MKHCT_CARRIED, 2},
+		{"a/m.safetensors", MKHCT_MODEL, 5},
+		{"empty", MKHCT_FOLDER, 0},
+		{"m.safetensors.bak", MKHCT_CARRIED, 3},
+		{"z.safetensors", MKHCT_MODEL, 4},
+	};
+	struct mkhct_source s;
+
+	(void)state;
+	mkdir("src", 0755);
+	mkdir("src/a", 0750);
+	mkdir("src/empty", 0755);
+	write_file("src/.hidden", "1");
+	write_file("src/.safetensors", "");
+	write_file("src/a-b", "12");
+	write_file("src/a/m.safetensors", "12345");
+	write_file("src/m.safetensors.bak", "123");
+	write_file("src/z.safetensors", "1234");
+	assert_int_equal(mkhct_source_scan("src//", &s, NULL), HCT_OK);
+	assert_int_equal(s.count, sizeof(expected) / sizeof(*expected));
+	for (size_t i = 0; i < s.count; i++) {
+		assert_string_equal(s.entries[i].name, expected[i].name);
+		assert_int_equal(s.entries[i].kind, expected[i].kind);
+		assert_int_equal(s.entries[i].size, expected[i].size);
+		assert_ptr_equal(mkhct_source_find(&s, expected[i].name), &s.entries[i]);
+	}
+	assert_null(mkhct_source_find(&s, "a/m"));
+	assert_null(mkhct_source_find(&s, ""));
+	assert_string_equal(s.path, "src");
+	assert_string_equal(s.label, "src");
+	assert_string_equal(s.entries[4].path, "src/a/m.safetensors");
+	assert_int_equal(s.entries[2].mode, 0750);
+	assert_int_equal(s.is_folder, 1);
+	assert_int_equal(s.model_count, 2);
+	assert_int_equal(s.model_bytes, 9);
+	assert_int_equal(s.carried_count, 4);
+	assert_int_equal(s.carried_bytes, 6);
+	mkhct_source_free(&s);
+	mkhct_source_free(&s);
+}
+
+static void test_single_file_keeps_the_name_of_its_link(void **state)
+{
+	struct mkhct_source s;
+
+	(void)state;
+	write_file("0123abc", "12345678");
+	assert_int_equal(symlink("0123abc", "model.safetensors"), 0);
+	assert_int_equal(mkhct_source_scan("./model.safetensors", &s, NULL), HCT_OK);
+	assert_int_equal(s.count, 1);
+	assert_int_equal(s.is_folder, 0);
+	assert_string_equal(s.entries[0].name, "model.safetensors");
+	assert_string_equal(s.label, "model.safetensors");
+	assert_int_equal(s.entries[0].size, 8);
+	mkhct_source_free(&s);
+	assert_refused("0123abc", HCT_ERR_UNSUPPORTED, "neither a folder nor a .safetensors");
+}
+
+static void test_links_to_folders_are_followed_but_not_in_circles(void **state)
+{
+	struct mkhct_source s;
+
+	(void)state;
+	mkdir("src", 0755);
+	mkdir("src/a", 0755);
+	mkdir("other", 0755);
+	write_file("other/m.safetensors", "x");
+	assert_int_equal(symlink("../other", "src/one"), 0);
+	assert_int_equal(symlink("../../other", "src/a/two"), 0); /* twice is no circle */
+	assert_int_equal(mkhct_source_scan("src", &s, NULL), HCT_OK);
+	assert_int_equal(s.model_count, 2);
+	assert_non_null(mkhct_source_find(&s, "a/two/m.safetensors"));
+	mkhct_source_free(&s);
+	assert_int_equal(symlink("../src/a", "other/back"), 0);
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "a symlink to a folder that holds it");
+}
+
+static void test_depth_is_bounded(void **state)
+{
+	char path[600] = "src";
+
+	(void)state;
+	mkdir(path, 0755);
+	for (int i = 0; i < 70; i++) {
+		strcat(path, "/d");
+		assert_int_equal(mkdir(path, 0755), 0);
+	}
+	assert_refused("src", HCT_ERR_LIMIT, "nested more than");
+}
+
+static void test_refusals(void **state)
+{
+	(void)state;
+	assert_refused("nothing", HCT_ERR_NOT_FOUND, "nothing: ");
+	mkdir("src", 0755);
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "no .safetensors file in it (0 other files)");
+	write_file("src/m.safetensors.hct", "x");
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "a bundle already");
+	assert_refused("src/m.safetensors.hct", HCT_ERR_UNSUPPORTED, "compressed already");
+	assert_int_equal(rename("src/m.safetensors.hct", "src/m.hct"), 0);
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "(1 other file)");
+	mkdir("src/.hct", 0755);
+	assert_refused("src", HCT_ERR_UNSUPPORTED, ".hct: the source is a bundle already");
+	rmdir("src/.hct");
+	mkdir("src/sub", 0755);
+	mkdir("src/sub/.hct", 0755); /* hidden only at the top of a bundle */
+	write_file("src/m.safetensors", "x");
+	assert_int_equal(symlink("missing", "src/broken"), 0);
+	assert_refused("src", HCT_ERR_NOT_FOUND, "src/broken: a symlink to a file that is not");
+	unlink("src/broken");
+	mkfifo("src/pipe", 0600);
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "src/pipe: neither a file nor a folder");
+	unlink("src/pipe");
+	struct mkhct_source s;
+	assert_int_equal(mkhct_source_scan("src", &s, NULL), HCT_OK);
+	mkhct_source_free(&s);
+}
+
+static hct_error check_shards(const char *index, struct hct_diag *diag)
+{
+	struct mkhct_source s;
+	hct_error err;
+
+	write_file("src/sub/model.safetensors.index.json", index);
+	assert_int_equal(mkhct_source_scan("src", &s, diag), HCT_OK);
+	err = mkhct_shards_check(&s, diag);
+	mkhct_source_free(&s);
+	return err;
+}
+
+static void test_shards(void **state)
+{
+	struct hct_diag diag;
+
+	(void)state;
+	mkdir("src", 0755);
+	mkdir("src/sub", 0755);
+	write_file("src/sub/1.safetensors", "x");
+	write_file("src/sub/2.safetensors", "x");
+	write_file("src/3.safetensors", "x"); /* not beside the index */
+	assert_int_equal(check_shards("{\"weight_map\":{}}", &diag), HCT_OK);
+	assert_int_equal(check_shards("{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":"
+				      "\"2.safetensors\",\"c\":\"1.safetensors\"}}",
+				      &diag),
+			 HCT_OK);
+	assert_int_equal(check_shards("{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":"
+				      "\"3.safetensors\",\"c\":\"4.safetensors\"}}",
+				      &diag),
+			 HCT_ERR_NOT_FOUND);
+	assert_non_null(strstr(diag.text, "the shard 3.safetensors, which is not there"));
+	assert_int_equal(check_shards("{\"weight_map\":{\"a\":null}}", &diag), HCT_ERR_SAFETENSORS);
+	assert_int_equal(check_shards("{\"weight_map\":[]}", &diag), HCT_ERR_SAFETENSORS);
+	assert_int_equal(check_shards("{\"weight_map\":", &diag), HCT_ERR_SAFETENSORS);
+	assert_int_equal(check_shards("", &diag), HCT_ERR_SAFETENSORS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_lists_everything_sorted, enter, leave),
+		cmocka_unit_test_setup_teardown(test_single_file_keeps_the_name_of_its_link, enter,
+						leave),
+		cmocka_unit_test_setup_teardown(
+			test_links_to_folders_are_followed_but_not_in_circles, enter, leave),
+		cmocka_unit_test_setup_teardown(test_depth_is_bounded, enter, leave),
+		cmocka_unit_test_setup_teardown(test_refusals, enter, leave),
+		cmocka_unit_test_setup_teardown(test_shards, enter, leave),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

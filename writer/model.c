@@ -1,0 +1,179 @@
+#include "model.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "codec/io.h"
+
+/* What this thread is reading through a map, or NULL. */
+struct guard {
+	sigjmp_buf env;
+	uintptr_t begin, end;
+};
+static _Thread_local struct guard *volatile active_guard;
+
+static void on_fault(int signum, siginfo_t *info, void *context)
+{
+	struct guard *g = active_guard;
+	uintptr_t address = (uintptr_t)info->si_addr;
+
+	(void)context;
+	if (g && address >= g->begin && address < g->end)
+		siglongjmp(g->env, 1);
+	signal(signum, SIG_DFL); /* not ours: it faults again and ends the process */
+}
+
+void mkhct_model_catch_faults(void)
+{
+	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, NULL);
+}
+
+hct_error mkhct_model_guard(const struct mkhct_model *m, hct_error (*work)(void *), void *arg,
+			    struct hct_diag *diag)
+{
+	struct guard guard;
+	hct_error err;
+
+	guard.begin = (uintptr_t)m->map;
+	/* The last page reaches behind the end of the file. */
+	guard.end = guard.begin + m->entry->size + (uintptr_t)sysconf(_SC_PAGESIZE);
+	if (sigsetjmp(guard.env, 1) == 0) { /* the handler is left with SIGBUS blocked */
+		active_guard = &guard;
+		err = work(arg);
+		active_guard = NULL;
+		return err;
+	}
+	active_guard = NULL;
+	err = mkhct_model_unchanged(m, diag);
+	if (err)
+		return err;
+	return hct_fail(diag, HCT_ERR_IO,
+			"%s: cannot be read: its disk failed, or it was cut short", m->entry->path);
+}
+
+hct_error mkhct_entry_unchanged(const struct mkhct_entry *entry, int fd, struct hct_diag *diag)
+{
+	struct stat sb;
+
+	if (fstat(fd, &sb) != 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be examined", entry->path);
+	if ((uint64_t)sb.st_size < entry->size)
+		return hct_fail(diag, HCT_ERR_CHANGED,
+				"%s: was truncated while it was read; run again when it is whole",
+				entry->path);
+	if (sb.st_dev != entry->dev || sb.st_ino != entry->ino ||
+	    (uint64_t)sb.st_size != entry->size || sb.st_mtim.tv_sec != entry->mtime.tv_sec ||
+	    sb.st_mtim.tv_nsec != entry->mtime.tv_nsec)
+		return hct_fail(
+			diag, HCT_ERR_CHANGED,
+			"%s: changed while it was read; run again when nothing writes to it",
+			entry->path);
+	return HCT_OK;
+}
+
+hct_error mkhct_model_unchanged(const struct mkhct_model *m, struct hct_diag *diag)
+{
+	return mkhct_entry_unchanged(m->entry, m->fd, diag);
+}
+
+/* A clone without Git LFS holds small text files in place of the weights. */
+static hct_error refuse_lfs_pointer(const struct mkhct_model *m, const uint8_t *first, size_t n,
+				    struct hct_diag *diag)
+{
+	static const char pointer[] = "version https://git-lfs";
+
+	if (n < sizeof(pointer) - 1 || memcmp(first, pointer, sizeof(pointer) - 1) != 0)
+		return HCT_OK;
+	return hct_fail(diag, HCT_ERR_SAFETENSORS,
+			"%s: a Git LFS pointer and not the weights; run 'git lfs pull' there",
+			m->entry->path);
+}
+
+static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
+{
+	const char *path = m->entry->path;
+	uint64_t size = m->entry->size;
+	uint8_t first[64] = {0};
+	size_t n = size < sizeof(first) ? (size_t)size : sizeof(first);
+	struct hct_diag why = {""};
+	uint8_t *header = NULL;
+	size_t length;
+	hct_error err;
+
+	err = hct_read_at(m->fd, path, first, n, 0, diag);
+	if (!err)
+		err = refuse_lfs_pointer(m, first, n, diag);
+	if (err)
+		return err;
+	if (n < 8)
+		return hct_fail(diag, HCT_ERR_SAFETENSORS,
+				"%s: not a safetensors file: shorter than 8 bytes", path);
+	err = hct_safetensors_header_len(first, size, &length, &why);
+	if (err)
+		return hct_fail(diag, err, "%s: %s", path, why.text);
+	header = malloc(length);
+	if (!header)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", path);
+	err = hct_read_at(m->fd, path, header, length, 0, diag);
+	if (!err) {
+		err = hct_safetensors_parse(header, length, size, &m->st, &why);
+		if (err)
+			hct_fail(diag, err, "%s: %s", path, why.text);
+	}
+	free(header);
+	return err;
+}
+
+hct_error mkhct_model_open(const struct mkhct_entry *entry, struct mkhct_model *out,
+			   struct hct_diag *diag)
+{
+	hct_error err;
+
+	memset(out, 0, sizeof(*out));
+	out->entry = entry;
+	/* O_NONBLOCK: a FIFO that took the file's place must not block. */
+	out->fd = open(entry->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (out->fd < 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be opened", entry->path);
+	err = mkhct_model_unchanged(out, diag);
+	if (!err)
+		err = parse_header(out, diag);
+	if (err)
+		mkhct_model_close(out);
+	return err;
+}
+
+hct_error mkhct_model_map(struct mkhct_model *m, struct hct_diag *diag)
+{
+	void *map;
+
+	if (m->entry->size > SIZE_MAX / 2)
+		return hct_fail(diag, HCT_ERR_LIMIT, "%s: too big to be mapped", m->entry->path);
+	map = mmap(NULL, (size_t)m->entry->size, PROT_READ, MAP_PRIVATE, m->fd, 0);
+	if (map == MAP_FAILED)
+		return hct_fail_errno(diag, errno, "%s: cannot be mapped", m->entry->path);
+	madvise(map, (size_t)m->entry->size, MADV_SEQUENTIAL);
+	m->map = map;
+	return HCT_OK;
+}
+
+void mkhct_model_close(struct mkhct_model *m)
+{
+	if (m->map)
+		munmap((void *)m->map, (size_t)m->entry->size);
+	if (m->fd >= 0)
+		close(m->fd);
+	hct_safetensors_free(&m->st);
+	m->map = NULL;
+	m->fd = -1;
+}

@@ -1,0 +1,57 @@
+/* What is to be compressed: a model directory, a Hugging Face cache snapshot (a
+ * directory of symlinks), or one .safetensors file.
+ *
+ * Scanning reads names and sizes and no contents.  Symlinks are followed, to files
+ * and to directories; a directory that contains itself that way is an error. */
+#ifndef MKHCT_SOURCE_H
+#define MKHCT_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "codec/error.h"
+
+enum mkhct_kind {
+	MKHCT_FOLDER,
+	MKHCT_MODEL,  /* *.safetensors: to be compressed */
+	MKHCT_CARRIED /* any other file: copied byte for byte */
+};
+
+struct mkhct_entry {
+	enum mkhct_kind kind;
+	char *name; /* from the source's root: "sub/model.safetensors" */
+	char *path; /* to open it */
+	uint64_t size;
+	struct timespec mtime;
+	mode_t mode; /* the nine permission bits */
+	dev_t dev;
+	ino_t ino;
+};
+
+struct mkhct_source {
+	char *path;    /* as the user gave it */
+	char *label;   /* its last component, for reports: no path of this machine */
+	int is_folder; /* 0: one file, the only entry */
+	dev_t dev;     /* of path itself */
+	ino_t ino;
+	struct mkhct_entry *entries; /* sorted by name (bytes), so folders before what they hold */
+	size_t count;
+	size_t model_count, carried_count;
+	uint64_t model_bytes, carried_bytes;
+};
+
+/* Lists the source.  On success *out must go to mkhct_source_free.  Errors:
+ * HCT_ERR_NOT_FOUND, HCT_ERR_IO; HCT_ERR_UNSUPPORTED for what cannot be compressed: no
+ * .safetensors file at all, a bundle, a loop of symlinks, a socket, FIFO or device;
+ * HCT_ERR_LIMIT for folders nested too deeply or too many files. */
+hct_error mkhct_source_scan(const char *path, struct mkhct_source *out, struct hct_diag *diag);
+
+/* Harmless on a zeroed struct and when repeated. */
+void mkhct_source_free(struct mkhct_source *s);
+
+/* The entry of that name, or NULL.  O(log n). */
+const struct mkhct_entry *mkhct_source_find(const struct mkhct_source *s, const char *name);
+
+#endif
