@@ -13,6 +13,9 @@
 
 #define MAX_THREADS 1024
 
+/* --json has no letter: beyond all of them. */
+#define OPTION_JSON 256
+
 /* A progress line stands on the terminal and must go before anything else is written. */
 static int line_visible;
 
@@ -66,12 +69,6 @@ int hct_say_error(const struct hct_command *c, hct_error err, const struct hct_d
 	return hct_error_exit_code(err);
 }
 
-int hct_help(const struct hct_command *c)
-{
-	fputs(c->help, stdout);
-	return HCT_EXIT_OK;
-}
-
 int hct_usage(const struct hct_command *c, const char *format, ...)
 {
 	char text[512];
@@ -84,17 +81,10 @@ int hct_usage(const struct hct_command *c, const char *format, ...)
 	return HCT_EXIT_USAGE;
 }
 
-int hct_getopt(const struct hct_command *c, int argc, char **argv, const char *shorts,
-	       const struct option *longs)
+/* Says what getopt_long did not like. */
+static void say_bad_option(const struct hct_command *c, int value, const char *word,
+			   const char *shorts)
 {
-	int value;
-	const char *word;
-
-	opterr = 0;
-	value = getopt_long(argc, argv, shorts, longs, NULL);
-	if (value != '?' && value != ':')
-		return value;
-	word = argv[optind - 1];
 	if (value == ':') {
 		if (strncmp(word, "--", 2) == 0)
 			hct_usage(c, "option '%s' needs a value", word);
@@ -107,10 +97,10 @@ int hct_getopt(const struct hct_command *c, int argc, char **argv, const char *s
 	} else {
 		hct_usage(c, "unknown option '%s'", word);
 	}
-	return '?';
 }
 
-int hct_parse_jobs(const struct hct_command *c, const char *text, unsigned *threads)
+/* The argument of -j; returns 1, or 0 after saying what is wrong. */
+static int parse_jobs(const struct hct_command *c, const char *text, unsigned *threads)
 {
 	char *end;
 	unsigned long n;
@@ -124,6 +114,61 @@ int hct_parse_jobs(const struct hct_command *c, const char *text, unsigned *thre
 	}
 	*threads = (unsigned)n;
 	return 1;
+}
+
+int hct_parse_options(const struct hct_command *c, int argc, char **argv, const char *takes,
+		      struct hct_options *o)
+{
+	static const struct option all[] = {
+		{"force", no_argument, NULL, 'f'},        {"jobs", required_argument, NULL, 'j'},
+		{"long", no_argument, NULL, 'l'},         {"quiet", no_argument, NULL, 'q'},
+		{"json", no_argument, NULL, OPTION_JSON}, {"help", no_argument, NULL, 'h'}};
+	struct option longs[sizeof(all) / sizeof(all[0]) + 1] = {0};
+	char shorts[16] = ":h";
+	size_t n = 0, at = 2;
+	int value;
+
+	memset(o, 0, sizeof(*o));
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		int letter = all[i].val == OPTION_JSON ? 'J' : all[i].val;
+
+		if (letter != 'h' && !strchr(takes, letter))
+			continue;
+		longs[n++] = all[i];
+		if (letter == 'J' || letter == 'h')
+			continue;
+		shorts[at++] = (char)all[i].val;
+		if (all[i].has_arg == required_argument)
+			shorts[at++] = ':';
+	}
+	opterr = 0;
+	while ((value = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+		switch (value) {
+		case 'f':
+			o->force = 1;
+			break;
+		case 'j':
+			if (!parse_jobs(c, optarg, &o->threads))
+				return HCT_EXIT_USAGE;
+			break;
+		case 'l':
+			o->details = 1;
+			break;
+		case 'q':
+			o->quiet = 1;
+			break;
+		case OPTION_JSON:
+			o->json = 1;
+			break;
+		case 'h':
+			fputs(c->help, stdout);
+			return HCT_EXIT_OK;
+		default:
+			say_bad_option(c, value, argv[optind - 1], shorts);
+			return HCT_EXIT_USAGE;
+		}
+	}
+	return -1;
 }
 
 int hct_worse(int a, int b)

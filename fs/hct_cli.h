@@ -5,7 +5,7 @@
 #ifndef HCT_CLI_H
 #define HCT_CLI_H
 
-#include <getopt.h>
+#include <getopt.h> /* optind */
 #include <stdint.h>
 
 #include "codec/error.h"
@@ -24,23 +24,22 @@ extern const struct hct_command hct_check_command;
 extern const struct hct_command hct_extract_command;
 extern const struct hct_command hct_compare_command;
 
-/* Values of long options without a letter. */
-enum { OPTION_JSON = 256, OPTION_OTHER };
+/* What the options of a subcommand say. */
+struct hct_options {
+	unsigned threads;                /* -j; 0 when not given */
+	int force, details, quiet, json; /* -f, -l, -q, --json */
+};
 
-/* getopt_long that says what is wrong in one line and then returns '?'.  shorts begins
- * with ':'. */
-int hct_getopt(const struct hct_command *c, int argc, char **argv, const char *shorts,
-	       const struct option *longs);
-
-/* Prints the help of a subcommand; returns HCT_EXIT_OK. */
-int hct_help(const struct hct_command *c);
+/* Reads the options of a subcommand: -h, and of the others those whose letters `takes`
+ * holds ("f", "j", "l", "q", and "J" for --json).  Returns -1 with optind at the first
+ * argument, or the exit code to end with, after saying what is wrong in one line or
+ * printing the help. */
+int hct_parse_options(const struct hct_command *c, int argc, char **argv, const char *takes,
+		      struct hct_options *o);
 
 /* Says "hct NAME: text; try 'hct NAME --help'" and returns HCT_EXIT_USAGE. */
 int hct_usage(const struct hct_command *c, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-
-/* The argument of -j into *threads; returns 1, or 0 after saying what is wrong. */
-int hct_parse_jobs(const struct hct_command *c, const char *text, unsigned *threads);
 
 /* Says "hct NAME: text" on stderr, made printable, after clearing the progress line. */
 void hct_say(const struct hct_command *c, const char *format, ...)

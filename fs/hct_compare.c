@@ -561,36 +561,16 @@ static int compare(const char *path_a, const char *path_b, unsigned threads, int
 
 static int run(int argc, char **argv)
 {
-	static const struct option longs[] = {{"jobs", required_argument, NULL, 'j'},
-					      {"quiet", no_argument, NULL, 'q'},
-					      {"json", no_argument, NULL, OPTION_JSON},
-					      {"help", no_argument, NULL, 'h'},
-					      {0}};
 	const struct hct_command *c = &hct_compare_command;
-	int option, quiet = 0, json = 0;
-	unsigned threads = 0;
+	struct hct_options o;
+	int code;
 
-	while ((option = hct_getopt(c, argc, argv, ":j:qh", longs)) != -1) {
-		switch (option) {
-		case 'j':
-			if (!hct_parse_jobs(c, optarg, &threads))
-				return HCT_EXIT_USAGE;
-			break;
-		case 'q':
-			quiet = 1;
-			break;
-		case OPTION_JSON:
-			json = 1;
-			break;
-		case 'h':
-			return hct_help(c);
-		default:
-			return HCT_EXIT_USAGE;
-		}
-	}
+	code = hct_parse_options(c, argc, argv, "jqJ", &o);
+	if (code >= 0)
+		return code;
 	if (argc - optind != 2)
 		return hct_usage(c, "two models are needed, A and B");
-	return compare(argv[optind], argv[optind + 1], threads, quiet, json);
+	return compare(argv[optind], argv[optind + 1], o.threads, o.quiet, o.json);
 }
 
 const struct hct_command hct_compare_command = {

@@ -334,36 +334,17 @@ static int extract(struct extract *x, const char *bundle, const unsigned char *c
 
 static int run(int argc, char **argv)
 {
-	static const struct option longs[] = {{"force", no_argument, NULL, 'f'},
-					      {"jobs", required_argument, NULL, 'j'},
-					      {"quiet", no_argument, NULL, 'q'},
-					      {"help", no_argument, NULL, 'h'},
-					      {0}};
 	struct extract x = {.command = &hct_extract_command, .fd = -1};
 	struct hct_tree *tree = NULL;
 	unsigned char *chosen = NULL;
-	int code, option, quiet = 0;
-	unsigned threads = 0;
+	struct hct_options o;
+	int code;
 	hct_error err;
 
-	while ((option = hct_getopt(x.command, argc, argv, ":fj:qh", longs)) != -1) {
-		switch (option) {
-		case 'f':
-			x.force = 1;
-			break;
-		case 'j':
-			if (!hct_parse_jobs(x.command, optarg, &threads))
-				return HCT_EXIT_USAGE;
-			break;
-		case 'q':
-			quiet = 1;
-			break;
-		case 'h':
-			return hct_help(x.command);
-		default:
-			return HCT_EXIT_USAGE;
-		}
-	}
+	code = hct_parse_options(x.command, argc, argv, "fjq", &o);
+	if (code >= 0)
+		return code;
+	x.force = o.force;
 	if (argc - optind < 2)
 		return hct_usage(x.command,
 				 optind == argc ? "name a bundle" : "name a directory to write to");
@@ -377,7 +358,7 @@ static int run(int argc, char **argv)
 		signal(SIGPIPE, SIG_IGN);
 		x.tree = tree;
 		x.target = argv[optind + 1];
-		code = extract(&x, argv[optind], chosen, threads, quiet);
+		code = extract(&x, argv[optind], chosen, o.threads, o.quiet);
 	}
 	hct_workers_free(&x.workers);
 	free(chosen);

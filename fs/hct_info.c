@@ -354,26 +354,17 @@ static hct_error print_text(const struct info *info, const char *path)
 
 static int run(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"json", no_argument, NULL, OPTION_JSON}, {"help", no_argument, NULL, 'h'}, {0}};
 	const struct hct_command *c = &hct_info_command;
 	struct hct_tree *tree = NULL;
 	unsigned char *chosen = NULL;
 	struct info info = {0};
-	int code, option, json = 0;
+	struct hct_options o;
+	int code;
 	hct_error err;
 
-	while ((option = hct_getopt(c, argc, argv, ":h", longs)) != -1) {
-		switch (option) {
-		case OPTION_JSON:
-			json = 1;
-			break;
-		case 'h':
-			return hct_help(c);
-		default:
-			return HCT_EXIT_USAGE;
-		}
-	}
+	code = hct_parse_options(c, argc, argv, "J", &o);
+	if (code >= 0)
+		return code;
 	if (argc - optind != 1)
 		return hct_usage(c, optind == argc ? "name a bundle" : "one bundle at a time");
 	err = hct_open_bundle(c, argv[optind], &tree);
@@ -387,7 +378,7 @@ static int run(int argc, char **argv)
 	info.tree = tree;
 	err = collect(&info);
 	if (!err)
-		err = json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);
+		err = o.json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);
 	if (err)
 		code = hct_say_error(c, err, NULL);
 out:

@@ -20,10 +20,6 @@ static const char help[] =
 	"\n"
 	"BUNDLE is a directory made by mkhct or one .hct file; FILE a path within it.\n";
 
-struct options {
-	int details, json;
-};
-
 static void print_number(struct hct_table *t, const struct hct_tally *sum)
 {
 	hct_table_cell(t, "%" PRIu64, sum->source_bytes);
@@ -35,7 +31,7 @@ static void print_number(struct hct_table *t, const struct hct_tally *sum)
 }
 
 /* One row of sums: dtype, shape and codec stay empty. */
-static void print_sum(struct hct_table *t, const struct options *o, const struct hct_tally *sum,
+static void print_sum(struct hct_table *t, const struct hct_options *o, const struct hct_tally *sum,
 		      const char *name)
 {
 	for (int i = 0; i < 3; i++)
@@ -46,7 +42,7 @@ static void print_sum(struct hct_table *t, const struct options *o, const struct
 	hct_table_cell(t, "%s", name);
 }
 
-static void print_heading(struct hct_table *t, const struct options *o)
+static void print_heading(struct hct_table *t, const struct hct_options *o)
 {
 	static const char *const words[] = {"DTYPE",  "SHAPE", "CODEC",  "SOURCE", "STORED", "BITS",
 					    "CHUNKS", "CHUNK", "LAYERS", "ERROR",  "TENSOR"};
@@ -56,7 +52,7 @@ static void print_heading(struct hct_table *t, const struct options *o)
 			hct_table_cell(t, "%s", words[i]);
 }
 
-static void print_tensor(struct hct_table *t, const struct options *o, const hct_reader *r,
+static void print_tensor(struct hct_table *t, const struct hct_options *o, const hct_reader *r,
 			 size_t i)
 {
 	const struct hct_tensor *tensor = &hct_reader_safetensors(r)->tensors[i];
@@ -80,8 +76,8 @@ static void print_tensor(struct hct_table *t, const struct options *o, const hct
 }
 
 /* The tensors of one model file, then what else the file holds, then the sum. */
-static void print_model(struct hct_table *t, const struct options *o, const struct hct_node *node,
-			const char *path)
+static void print_model(struct hct_table *t, const struct hct_options *o,
+			const struct hct_node *node, const char *path)
 {
 	const hct_reader *r = node->reader;
 	const struct hct_safetensors *st = hct_reader_safetensors(r);
@@ -170,8 +166,9 @@ static hct_error list_json(const struct hct_tree *tree, const unsigned char *cho
 	return hct_json_print(top);
 }
 
-static int print_files(struct hct_table *t, const struct options *o, const struct hct_tree *tree,
-		       const unsigned char *chosen, enum hct_node_kind kind)
+static int print_files(struct hct_table *t, const struct hct_options *o,
+		       const struct hct_tree *tree, const unsigned char *chosen,
+		       enum hct_node_kind kind)
 {
 	int first = 1;
 
@@ -199,7 +196,7 @@ static int print_files(struct hct_table *t, const struct options *o, const struc
 	return 1;
 }
 
-static hct_error list_table(const struct options *o, const struct hct_tree *tree,
+static hct_error list_table(const struct hct_options *o, const struct hct_tree *tree,
 			    const unsigned char *chosen)
 {
 	struct hct_table *t = hct_table_create(o->details ? "lllrrrrrrrl" : "lllrrrl");
@@ -214,31 +211,16 @@ static hct_error list_table(const struct options *o, const struct hct_tree *tree
 
 static int run(int argc, char **argv)
 {
-	static const struct option longs[] = {{"long", no_argument, NULL, 'l'},
-					      {"json", no_argument, NULL, OPTION_JSON},
-					      {"help", no_argument, NULL, 'h'},
-					      {0}};
 	const struct hct_command *c = &hct_ls_command;
-	struct options o = {0};
+	struct hct_options o;
 	struct hct_tree *tree = NULL;
 	unsigned char *chosen = NULL;
 	hct_error err;
-	int code, option;
+	int code;
 
-	while ((option = hct_getopt(c, argc, argv, ":lh", longs)) != -1) {
-		switch (option) {
-		case 'l':
-			o.details = 1;
-			break;
-		case OPTION_JSON:
-			o.json = 1;
-			break;
-		case 'h':
-			return hct_help(c);
-		default:
-			return HCT_EXIT_USAGE;
-		}
-	}
+	code = hct_parse_options(c, argc, argv, "lJ", &o);
+	if (code >= 0)
+		return code;
 	if (optind == argc)
 		return hct_usage(c, "name a bundle");
 	err = hct_open_bundle(c, argv[optind], &tree);
