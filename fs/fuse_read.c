@@ -127,6 +127,7 @@ static void send_answer(struct hctfs *fs, fuse_req_t req, const struct hct_node 
 		from = block.offset < offset ? (size_t)(offset - block.offset) : 0;
 		to = end - block.offset < block.length ? (size_t)(end - block.offset)
 						       : block.length;
+		whole = to == block.length;
 		a->iov[n++] =
 			(struct iovec){(uint8_t *)(uintptr_t)a->pins[i]->data + from, to - from};
 	}
