@@ -235,15 +235,13 @@ static void join_block(const struct job *j, struct segment *s, size_t g, size_t 
 
 /* Replaces the exponent of an element. */
 static inline void patch(const struct job *j, const struct segment *s, size_t element,
-			 unsigned value)
+			 uint32_t column, unsigned value)
 {
 	const struct hct_layout *l = j->layout;
 	const struct hct_join_tables *t = &j->tables->join;
 	uint8_t *p = s->dst + (element - s->begin) * l->unit;
 	unsigned place = l->mantissa_bits, mask = ((1u << l->exponent_bits) - 1) << place;
-	/* 32 bits hold both, and divide faster than 64. */
-	unsigned shift = t->shifts[(s->column + (uint32_t)element) % t->period];
-	unsigned head = ((value << place) + shift) & mask;
+	unsigned head = ((value << place) + t->shifts[column]) & mask;
 	uint64_t v;
 
 	if (l->unit == 2) {
@@ -290,6 +288,7 @@ static hct_error apply_exceptions(const struct job *j, const struct segment *s)
 {
 	struct hct_bit_reader bits = {.data = s->exceptions + HCT_EXCEPTION_HEAD};
 	size_t count, at = 0; /* element behind the last exception */
+	uint32_t column = s->column, period = j->tables->join.period; /* of that element */
 	unsigned rice;
 
 	if (!s->exception_bytes)
@@ -303,13 +302,21 @@ static hct_error apply_exceptions(const struct job *j, const struct segment *s)
 		return corrupt(j, "an impossible list of exceptions");
 	for (size_t i = 0; i < count; i++) {
 		unsigned value;
+		size_t gap = take_exception(j, &bits, rice, &value);
 
-		at += take_exception(j, &bits, rice, &value);
+		at += gap;
 		if (bits.at > bits.end || at >= s->elements)
 			return corrupt(j, "an exception behind the end");
+		/* A gap is below 2^17, and mostly shorter than a row: seldom divide. */
+		column += (uint32_t)gap;
+		if (column >= period)
+			column -= period;
+		if (column >= period)
+			column %= period;
 		if (at >= s->begin && at < s->end)
-			patch(j, s, at, value);
+			patch(j, s, at, column, value);
 		at++;
+		column = column + 1 == period ? 0 : column + 1;
 	}
 	if (bits.end - bits.at >= 8 || hct_bits_take(&bits, (unsigned)(bits.end - bits.at)))
 		return corrupt(j, "bits behind the last exception");

@@ -114,18 +114,17 @@ void hct_rans_encode_scalar(const struct hct_rans_coder *classes, const uint8_t 
 
 			for (unsigned lane = HCT_LANES; lane-- > 0;) {
 				unsigned s = symbols[g * HCT_GROUP + 2 * lane + i];
-				unsigned f = c->freq[s], v = x[lane], q;
+				unsigned f = c->freq[s], v = x[lane], full = v >= f << 8, q;
 
-				if (v >= f << 8) {
-					*--p = (uint8_t)v;
-					v >>= 8;
-				}
+				/* Without branches: half of them would go the wrong way. */
+				p[-1] = (uint8_t)v;
+				p -= full;
+				v >>= 8 * full;
 				q = v * c->reciprocal[s] >> 16; /* the quotient, or one less */
 				v -= q * f;
-				if (v >= f) {
-					q++;
-					v -= f;
-				}
+				full = v >= f;
+				q += full;
+				v -= f & -full;
 				x[lane] = (uint16_t)(q << 8 | (v + c->cum[s]));
 			}
 		}
