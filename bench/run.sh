@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # make bench: lossless coding beside its peers, and reading through a mount, in one run.
 # Rates are for one core and depend on the machine; compare them within one output only.
 set -eu

@@ -29,7 +29,7 @@ check() {
 		--enable=warning,portability,performance --suppress=readdirCalled -j2 -I. \
 		-D__GNUC__ -D__x86_64__ '-DcJSON_ArrayForEach(e,a)=for(e=(a)->child;e;e=e->next)' $sources
 	[ -z "$pages" ] || check pages mandoc -T lint -W warning,stop $pages
-	check shell shellcheck $scripts
+	check shell shellcheck -S warning $scripts
 }
 if [ "$bad" ]; then
 	echo "lint: complaints from:$bad"

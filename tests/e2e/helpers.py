@@ -63,6 +63,7 @@ def run(*command, expect=EXIT_OK, timeout=300, env=None, cwd=None):
         timeout=timeout,
         env={**os.environ, **env} if env else None,
         cwd=cwd,
+        check=False,
     )
     if expect is not None and done.returncode != expect:
         pytest.fail(

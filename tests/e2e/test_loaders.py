@@ -15,8 +15,13 @@ import torch
 from helpers import compress, mount, real_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-from transformers import LlamaForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 pytestmark = pytest.mark.fuse
 

@@ -236,39 +236,100 @@ static int same_bytes(int a, int b)
 	return same;
 }
 
-static void round_trip(const char *dtype, uint64_t rows, uint64_t columns, enum data kind,
-		       unsigned *split)
+/* A tensor through every variant; returns whether the split codec was used. */
+static unsigned check_tensor(const char *dtype, const char *shape, const uint8_t *data,
+			     uint64_t bytes, const char *name)
 {
-	hct_dtype t = hct_dtype_from_name(dtype);
-	uint64_t bytes = rows * columns * hct_dtype_unit(t);
-	uint8_t *data = malloc(bytes + 64);
 	struct hct_safetensors st;
-	char shape[64], what[128];
-	uint16_t codec = 99;
+	uint16_t codec = 99, other_codec;
+	char what[256];
 	int fd;
 
-	snprintf(shape, sizeof shape, "[%llu,%llu]", (unsigned long long)rows,
-		 (unsigned long long)columns);
-	fill(data, bytes, t, kind, columns);
 	make_header(dtype, shape, bytes, &st);
 	fd = compress(&st, data, HCT_SIMD_SCALAR, &codec);
-	*split += codec == HCT_CODEC_SPLIT;
 	for (int simd = HCT_SIMD_SCALAR; simd <= HCT_SIMD_AVX512; simd++) {
 		int other;
 
-		snprintf(what, sizeof what, "%s %s data %d, %s", dtype, shape, kind,
-			 hct_simd_name((hct_simd)simd));
 		if (!hct_simd_supported((hct_simd)simd))
 			continue;
+		snprintf(what, sizeof what, "%s %s %s, %s", name, dtype, shape,
+			 hct_simd_name((hct_simd)simd));
 		check_decode(fd, &st, data, (hct_simd)simd, what);
-		other = compress(&st, data, (hct_simd)simd, &codec);
+		other = compress(&st, data, (hct_simd)simd, &other_codec);
 		if (!same_bytes(fd, other))
 			fail_msg("%s: the encoder gives another file than scalar", what);
 		close(other);
 	}
 	close(fd);
 	hct_safetensors_free(&st);
+	return codec == HCT_CODEC_SPLIT;
+}
+
+static void round_trip(const char *dtype, uint64_t rows, uint64_t columns, enum data kind,
+		       unsigned *split)
+{
+	hct_dtype t = hct_dtype_from_name(dtype);
+	uint64_t bytes = rows * columns * hct_dtype_unit(t);
+	uint8_t *data = malloc(bytes + 64);
+	char shape[64], what[32];
+
+	snprintf(shape, sizeof shape, "[%llu,%llu]", (unsigned long long)rows,
+		 (unsigned long long)columns);
+	fill(data, bytes, t, kind, columns);
+	snprintf(what, sizeof what, "data %d", kind);
+	*split += check_tensor(dtype, shape, data, bytes, what);
 	free(data);
+}
+
+/* The larger tensors of a model, up to a limit; returns how many used the split codec. */
+static unsigned real_model(FILE *f)
+{
+	const uint64_t most = 600000;
+	struct hct_safetensors st;
+	unsigned split = 0, taken = 0;
+	uint8_t first[8], *header;
+	size_t length;
+
+	assert_int_equal(fread(first, 1, 8, f), 8);
+	fseek(f, 0, SEEK_END);
+	assert_int_equal(hct_safetensors_header_len(first, (uint64_t)ftell(f), &length, NULL),
+			 HCT_OK);
+	header = malloc(length);
+	rewind(f);
+	assert_int_equal(fread(header, 1, length, f), length);
+	fseek(f, 0, SEEK_END);
+	assert_int_equal(hct_safetensors_parse(header, length, (uint64_t)ftell(f), &st, NULL),
+			 HCT_OK);
+	for (size_t i = 0; i < st.count && taken < 3; i++) {
+		const struct hct_tensor *t = &st.tensors[i];
+		uint64_t bytes = hct_tensor_bytes(t);
+		uint8_t *data;
+		char shape[64];
+
+		if (t->dtype != HCT_DTYPE_F32 || t->rank != 2 || t->elements > most ||
+		    t->elements < 4096)
+			continue;
+		taken++;
+		snprintf(shape, sizeof shape, "[%llu,%llu]", (unsigned long long)t->shape[0],
+			 (unsigned long long)t->shape[1]);
+		data = malloc(bytes);
+		fseek(f, (long)(st.header_len + t->begin), SEEK_SET);
+		assert_int_equal(fread(data, 1, bytes, f), bytes);
+		split += check_tensor("F32", shape, data, bytes, t->name);
+		for (uint64_t k = 0; k < t->elements; k++) {
+			float v;
+			uint64_t h;
+
+			memcpy(&v, data + 4 * k, 4);
+			h = narrow(HCT_DTYPE_BF16, v);
+			memcpy(data + 2 * k, &h, 2);
+		}
+		split += check_tensor("BF16", shape, data, bytes / 2, t->name);
+		free(data);
+	}
+	free(header);
+	hct_safetensors_free(&st);
+	return split;
 }
 
 static void test_floats(void **state)
@@ -312,6 +373,35 @@ static void test_others(void **state)
 			round_trip(dtypes[d], 3, 70001, (enum data)kind, &split);
 		}
 	assert_int_equal(split, 0);
+}
+
+/* Tensors of the models in HCT_MODELS or ../shared/models, as F32 and rounded to BF16: every
+ * variant gives the same file and the same bytes back. */
+static void test_real_weights(void **state)
+{
+	static const char *const models[] = {"stories260k", "gpt2-attn", "use-lite-en"};
+	const char *root = getenv("HCT_MODELS");
+	unsigned seen = 0, split = 0;
+
+	(void)state;
+	for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+		char path[4096];
+		FILE *f;
+
+		snprintf(path, sizeof path, "%s/%s/model.safetensors",
+			 root ? root : "../shared/models", models[m]);
+		f = fopen(path, "rb");
+		if (!f)
+			continue;
+		seen++;
+		split += real_model(f);
+		fclose(f);
+	}
+	if (!seen) {
+		print_message("no real weights here: set HCT_MODELS\n");
+		skip();
+	}
+	assert_true(split > seen);
 }
 
 /* Weights of the usual kind get near their entropy. */
@@ -369,9 +459,8 @@ static void test_no_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_floats),
-		cmocka_unit_test(test_others),
-		cmocka_unit_test(test_ratio),
+		cmocka_unit_test(test_floats),       cmocka_unit_test(test_others),
+		cmocka_unit_test(test_real_weights), cmocka_unit_test(test_ratio),
 		cmocka_unit_test(test_no_bytes),
 	};
 
