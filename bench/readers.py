@@ -53,7 +53,7 @@ def scattered(paths, count=2000):
     size = os.fstat(files[0]).st_size
     start = time.perf_counter()
     for _ in range(count):
-        os.pread(generator.choice(files), 4096, generator.randrange(size - 4096))
+        os.pread(generator.choice(files), 4096, generator.randrange(size // 4096) * 4096)
     seconds = time.perf_counter() - start
     for fd in files:
         os.close(fd)
@@ -62,29 +62,34 @@ def scattered(paths, count=2000):
 
 def main():
     source, mount, bundle = sys.argv[1:]
-    # The .hct files stay in the page cache for the "warm" rows of the mount: what is measured
-    # then is decoding and FUSE, not the disk.
-    print(f"  {'':<44} {'plain':>8} {'mount':>8}")
+    print(f"  {'':<52} {'plain':>8} {'mount':>8}")
     plain, shown = shards(source), shards(mount)
     packed = sorted(os.path.join(bundle, n) for n in os.listdir(bundle) if n.endswith("s.hct"))
     if not drop_caches():
         print("  (the page cache cannot be dropped here: cold figures are missing)")
         return
-    figures = []
-    for paths in (plain, shown):
-        if paths is shown:
-            drop_caches()
-            read_all(packed)
-        figures.append([sequential(paths, 1), sequential(paths, 1)])
-    print(f"  {'one stream, nothing read before, GB/s':<44} {figures[0][0]:8.2f} {figures[1][0]:8.2f}")
-    print(f"  {'  the same again, from the page cache':<44} {figures[0][1]:8.2f} {figures[1][1]:8.2f}")
-    figures = []
-    for paths in (plain, shown):
+
+    def line(what, plain_figure, mount_figure, digits):
+        left = f"{plain_figure:8.{digits}f}" if plain_figure is not None else f"{'':>8}"
+        print(f"  {what:<52} {left} {mount_figure:8.{digits}f}")
+
+    drop_caches()
+    disk = sequential(plain, 1)
+    again = sequential(plain, 1)
+    drop_caches()
+    line("one stream from the disk, GB/s", disk, sequential(shown, 1), 2)
+    line("  again, from the page cache", again, sequential(shown, 1), 2)
+    # What is measured with the .hct files in memory is decoding and FUSE, not the disk.
+    for threads in (1, 2):
         drop_caches()
-        if paths is shown:
-            read_all(packed)
-        figures.append(scattered(paths))
-    print(f"  {'4 KiB at random, microseconds a read':<44} {figures[0]:8.1f} {figures[1]:8.1f}")
+        read_all(packed)
+        line(f"{threads} stream{'s' * (threads > 1)}, .hct files in the page cache", None,
+             sequential(shown, threads), 2)
+    read_all(plain)
+    warm = scattered(plain)
+    drop_caches()
+    read_all(packed)
+    line("4 KiB at random, us a read, (.hct) files in memory", warm, scattered(shown), 1)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ struct hctfs_options {
 	int help, version;
 };
 
+/* A read up to this size that hits a block which nobody has read is answered by decoding just
+ * the substreams that it touches; the next one decodes the block into the cache. */
+#define HCTFS_SMALL_READ (32u << 10)
+#define HCTFS_TOUCHES    1024 /* blocks of which that is remembered; a power of two */
+
 /* What a node needs beside the tree's own; models only. */
 struct hctfs_file {
 	struct hct_blocks *blocks;
@@ -55,10 +60,11 @@ struct hctfs {
 	uint64_t distance; /* how far ahead of a stream to decode */
 	size_t longest;    /* block */
 	uint64_t virtual_bytes, stored_bytes;
-	atomic_uint prefetches; /* queued or running */
-	atomic_uchar *reported; /* a bit for each chunk and then each node */
-	atomic_int detached;    /* stderr is gone: messages go to syslog */
-	atomic_int ready_fd;    /* of the pipe to the parent; -1 without */
+	atomic_uint prefetches;                  /* queued or running */
+	_Atomic uint64_t touches[HCTFS_TOUCHES]; /* key + 1 of a block read a little, by key */
+	atomic_uchar *reported;                  /* a bit for each chunk and then each node */
+	atomic_int detached;                     /* stderr is gone: messages go to syslog */
+	atomic_int ready_fd;                     /* of the pipe to the parent; -1 without */
 };
 
 /* fuse_ops.c: everything but reading. */

@@ -224,6 +224,22 @@ static void answer_by_copy(struct read_job *job, unsigned worker)
 	free(buf);
 }
 
+/* Whether a read is the first little one in a block that is not there: readers at random
+ * mostly do not come back to it. */
+static int is_first_touch(struct read_job *job, const struct answer *a)
+{
+	struct hctfs *fs = job->fs;
+	struct hct_block block;
+	uint64_t key;
+
+	if (job->size > HCTFS_SMALL_READ || a->count != 1)
+		return 0;
+	hct_blocks_get(file_of(fs, job->node)->blocks, a->first, &block);
+	key = job->node->first_chunk + block.first_chunk;
+	return !hct_cache_has(fs->cache, key) &&
+	       atomic_exchange(&fs->touches[key % HCTFS_TOUCHES], key + 1) != key + 1;
+}
+
 static void run_read(void *arg, unsigned worker)
 {
 	struct read_job *job = arg;
@@ -232,7 +248,8 @@ static void run_read(void *arg, unsigned worker)
 	hct_error e;
 
 	if (job->node->kind == HCT_NODE_PLAIN ||
-	    !plan_answer(job->fs, job->node, job->offset, job->size, &a)) {
+	    !plan_answer(job->fs, job->node, job->offset, job->size, &a) ||
+	    is_first_touch(job, &a)) {
 		answer_by_copy(job, worker);
 		free(job);
 		return;

@@ -436,7 +436,9 @@ def resident_peak(bundle, size, *options):
         fd = os.open(running.path / "model.safetensors", os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         for at in places:
+            # The second read of a block decodes all of it.
             os.pread(fd, 1, at)
+            os.pread(fd, 1, at + 8192)
         os.close(fd)
         status = Path(f"/proc/{running.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
@@ -449,6 +451,23 @@ def test_cache_size_bounds_memory(large_bundle, large_bytes):
     large = resident_peak(large_bundle, len(large_bytes), "cache_size=72M")
     assert small < 24 + 16
     assert 72 < large < 72 + 16
+
+
+def test_a_single_small_read_of_a_block_is_not_kept(large_bundle, large_bytes):
+    """It decodes just what it touches; the cache is for those that come back."""
+    if is_sanitized():
+        pytest.skip("the memory of a sanitizer build says nothing")
+    with mounted(large_bundle, "-o", "threads=2,cache_size=256M") as running:
+        places = list(range(0, len(large_bytes) - 4096, 1 << 20))
+        random.Random(6).shuffle(places)
+        fd = os.open(running.path / "model.safetensors", os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        for at in places:
+            at = at // 4096 * 4096
+            assert os.pread(fd, 4096, at) == large_bytes[at : at + 4096]
+        os.close(fd)
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        assert int(re.search(r"VmHWM:\s+(\d+)", status)[1]) < 24 << 10
 
 
 def test_sequential_reading_needs_little_memory(large_bundle):
