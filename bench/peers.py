@@ -48,7 +48,10 @@ def openzl_row(header, data, dtype):
              "f32": zl.nodes.Float32Deconstruct}[dtype]()
     numbers = (zl.nodes.ConvertSerialToNumLE32 if dtype == "f32" else
                zl.nodes.ConvertSerialToNumLE16)()
-    graph = split(compressor, sign_frac=zl.graphs.Store(), exponent=zl.graphs.Entropy())
+    # Its F16 split leaves sign and fraction, 11 bits, in 16: these must be compressed as well.
+    rest = zl.graphs.Compress() if dtype == "f16" else zl.graphs.Store()
+    exponent = zl.graphs.Compress() if dtype == "f16" else zl.graphs.Entropy()
+    graph = split(compressor, sign_frac=rest, exponent=exponent)
     compressor.select_starting_graph(numbers(compressor, graph))
     encoder, decoder = zl.CCtx(), zl.DCtx()
 

@@ -39,20 +39,25 @@ int hct_rans_class_init(struct hct_rans_class *c, const uint8_t freq[HCT_SYMBOLS
 	return 0;
 }
 
+/* Without branches: half of them would go the wrong way.  Up to HCT_LANES bytes behind the end
+ * may be read before that is noticed. */
 static void decode_group(struct hct_rans_stream *s, const uint32_t *wide, uint8_t *symbols)
 {
+	const uint8_t *p = s->p;
+
 	for (unsigned lane = 0; lane < HCT_LANES; lane++) {
-		unsigned x = s->x[lane];
+		unsigned x = s->x[lane], low;
 		uint32_t w = wide[x & 255];
 
 		x = (w & 255) * (x >> 8) + (w >> 8 & 255);
-		if (x < HCT_RANS_LOW) {
-			s->overrun |= (uint64_t)(s->end - s->p - 1);
-			x = x << 8 | (s->p < s->end ? *s->p++ : 0);
-		}
+		low = x < HCT_RANS_LOW;
+		x = x << 8 * low | (*p & -low);
+		p += low;
 		s->x[lane] = (uint16_t)x;
 		symbols[2 * lane] = (uint8_t)(w >> 16);
 	}
+	s->overrun |= (uint64_t)(s->end - p);
+	s->p = p < s->end ? p : s->end;
 }
 
 static void decode_segment(struct hct_rans_segment *s, uint8_t *symbols, size_t groups)
