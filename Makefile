@@ -9,7 +9,8 @@ PYTHON  ?= python3
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wpointer-arith -Wvla
 WERROR  ?=
-HCT_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -fvisibility=default \
+# No contraction: what the encoder learns, and so its files, is the same on every machine.
+HCT_CFLAGS := -std=gnu11 -ffp-contract=off -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -fvisibility=default \
               -pthread -I. $(WARN) $(if $(WERROR),-Werror) -MMD -MP
 
 PREFIX  ?= /usr/local

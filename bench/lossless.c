@@ -78,6 +78,8 @@ static uint16_t to_bf16(float f)
 	uint32_t u;
 
 	memcpy(&u, &f, 4);
+	if ((u & 0x7fffffff) > 0x7f800000) /* NaN */
+		return (uint16_t)(u >> 16 | 0x40);
 	return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 

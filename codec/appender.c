@@ -27,12 +27,18 @@ struct hct_appender {
 	uint8_t *params;
 	size_t params_length, params_capacity;
 	int finished;
+	hct_error failed; /* of the first write that did not succeed */
 };
 
 static hct_error put(hct_appender *a, const void *data, size_t length, struct hct_diag *diag)
 {
-	hct_error e = hct_write_all(a->fd, a->name, data, length, diag);
+	hct_error e;
 
+	/* After a write that failed half-way nobody knows where the descriptor stands. */
+	if (a->failed)
+		return hct_fail(diag, a->failed, "%s: an earlier write failed", a->name);
+	e = hct_write_all(a->fd, a->name, data, length, diag);
+	a->failed = e;
 	if (!e)
 		a->offset += length;
 	return e;
@@ -103,23 +109,24 @@ static int grow(uint8_t **buf, size_t *capacity, size_t need)
 hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
 			      struct hct_diag *diag)
 {
-	struct hct_tensor_record *t = &a->tensors[i];
-
 	if (i != a->tensor_count || i >= a->st->count || a->chunks_due)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: tensor %zu declared out of turn",
 				a->name, i);
+	if (plan->bytes != hct_tensor_bytes(&a->st->tensors[i]))
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"%s: tensor %zu declared with another one's plan", a->name, i);
 	if (plan->params_length > HCT_MAX_PARAMS - a->params_length)
 		return hct_fail(diag, HCT_ERR_LIMIT, "%s: the tensors' tables exceed %u bytes",
 				a->name, HCT_MAX_PARAMS);
 	if (!grow(&a->params, &a->params_capacity, a->params_length + plan->params_length))
 		return no_memory(a, diag);
-	*t = (struct hct_tensor_record){.codec = plan->params_length ? plan->codec : 0,
-					.layers = 1,
-					.chunk_bytes = plan->chunk_bytes,
-					.chunk_count = plan->chunk_count,
-					.first_extent = a->extent_count,
-					.params_offset = a->params_length,
-					.params_length = plan->params_length};
+	a->tensors[i] = (struct hct_tensor_record){.codec = plan->params_length ? plan->codec : 0,
+						   .layers = 1,
+						   .chunk_bytes = plan->chunk_bytes,
+						   .chunk_count = plan->chunk_count,
+						   .first_extent = a->extent_count,
+						   .params_offset = a->params_length,
+						   .params_length = plan->params_length};
 	if (plan->params_length)
 		memcpy(a->params + a->params_length, plan->params, plan->params_length);
 	a->params_length += plan->params_length;
@@ -247,6 +254,9 @@ hct_error hct_appender_finish(hct_appender *a, const struct hct_source *source,
 	if (a->finished || a->tensor_count != a->st->count || a->chunks_due ||
 	    source->size != a->st->file_size)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: finished before it was complete",
+				a->name);
+	if (source->mtime_nsec >= 1000000000 || strlen(provenance) > HCT_MAX_PROVENANCE)
+		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: an impossible time or provenance",
 				a->name);
 	if (add_section(&b, HCT_SECTION_HEADER, a->st->header, a->st->header_len) &&
 	    add_tensors(&b) &&

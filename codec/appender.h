@@ -28,17 +28,21 @@ hct_error hct_appender_create(int fd, const char *name, const struct hct_safeten
 			      hct_appender **out, struct hct_diag *diag);
 
 /* Declares how tensor i is coded; once per tensor, in order i = 0, 1, 2 ...,
- * before its chunks.  The plan's tables are copied. */
+ * before its chunks.  The plan's tables are copied.  Errors: HCT_ERR_ARGUMENT (out of
+ * turn, or the plan of a tensor of another size), HCT_ERR_LIMIT (tables of all tensors
+ * beyond 256 MiB), HCT_ERR_NOMEM. */
 hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
 			      struct hct_diag *diag);
 
 /* Appends the next chunk of the tensor declared last.  Errors: HCT_ERR_IO,
- * HCT_ERR_NO_SPACE, HCT_ERR_ARGUMENT (too many chunks), HCT_ERR_NOMEM. */
+ * HCT_ERR_NO_SPACE, HCT_ERR_ARGUMENT (too many chunks), HCT_ERR_NOMEM.  After an error of
+ * writing, chunk and finish give the same error again. */
 hct_error hct_appender_chunk(hct_appender *a, const struct hct_encoded *chunk,
 			     struct hct_diag *diag);
 
 /* Writes index and trailer; provenance is JSON text.  All tensors and chunks must
- * have been appended (HCT_ERR_ARGUMENT).  *file_bytes, when not NULL: whole size. */
+ * have been appended (HCT_ERR_ARGUMENT), provenance is at most 16 MiB.  *file_bytes, when not NULL:
+ * whole size. */
 hct_error hct_appender_finish(hct_appender *a, const struct hct_source *source,
 			      const char *provenance, uint64_t *file_bytes, struct hct_diag *diag);
 

@@ -4,6 +4,8 @@
 
 #include <zstd.h>
 
+#include "bytes.h"
+
 static const struct hct_codec *const codecs[] = {&hct_codec_raw, &hct_codec_zstd, &hct_codec_split};
 
 const struct hct_codec *hct_codec_find(unsigned id)
@@ -25,10 +27,17 @@ uint8_t *hct_scratch_reserve(struct hct_scratch *s, size_t size)
 	return s->bytes;
 }
 
+int hct_zstd_is_frame(const void *src, size_t src_length, uint64_t length)
+{
+	return src_length >= 4 && hct_load32(src) == ZSTD_MAGICNUMBER &&
+	       ZSTD_getFrameContentSize(src, src_length) == length &&
+	       ZSTD_findFrameCompressedSize(src, src_length) == src_length;
+}
+
 int hct_zstd_decode(struct hct_scratch *s, const void *src, size_t src_length, void *dst,
 		    size_t length)
 {
-	if (ZSTD_getFrameContentSize(src, src_length) != length)
+	if (!hct_zstd_is_frame(src, src_length, length))
 		return -1;
 	return ZSTD_decompressDCtx(s->dctx, dst, length, src, src_length) == length ? 0 : -1;
 }

@@ -65,6 +65,10 @@ struct hct_codec {
 /* NULL for an unknown id. */
 const struct hct_codec *hct_codec_find(unsigned id);
 
+/* 1 when src is one zstd frame, nothing before or behind it, that claims length bytes.  zstd
+ * itself would take any number of frames in a row, and frames to be skipped. */
+int hct_zstd_is_frame(const void *src, size_t src_length, uint64_t length);
+
 /* Decodes one zstd frame of exactly length bytes; 0 on success. */
 int hct_zstd_decode(struct hct_scratch *s, const void *src, size_t src_length, void *dst,
 		    size_t length);

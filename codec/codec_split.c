@@ -421,7 +421,7 @@ static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **
 			.elements = task->length / l->unit,
 			.segment_elements = (size_t)1 << x->t.segment_log2,
 			.rans = hct_rans_decoder(task->scratch->simd),
-			.join = hct_joiner(task->scratch->simd),
+			.join = hct_joiner(task->scratch->simd, l),
 			.why = why};
 	size_t length = task->layers[0].length;
 	uint8_t *scratch, *aside = NULL;

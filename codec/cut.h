@@ -6,7 +6,7 @@
 
 /* Cuts n elements at data, the first of which is element `first` of the tensor.
  *   symbols: 64 for each group, in order of position; cut symbols (split_plan.h); those
- *            behind the last element are some symbol of the group
+ *            behind the last element are of elements that are zero
  *   fields:  8 P bytes for each group, and 8 more bytes of room */
 typedef void hct_cut(const struct hct_split_plan *p, const uint8_t *data, size_t n, uint64_t first,
 		     uint8_t *symbols, uint8_t *fields);

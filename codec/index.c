@@ -1,14 +1,15 @@
 #include "index.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include <errno.h>
 #include <zstd.h>
 
 #include "bytes.h"
 #include "checksum.h"
+#include "codec.h"
 #include "io.h"
 
 /* What is at hand while an index is read. */
@@ -122,6 +123,12 @@ static hct_error accept_section(struct loader *l, const struct hct_section *s, u
 				"the limit of %llu",
 				l->name, section_names[s->id], (unsigned long long)s->length,
 				(unsigned long long)section_limit(l, s->id));
+	/* The decoded length alone would let a sparse file have any length read. */
+	if (s->encoding == HCT_ENCODING_ZSTD && s->stored_length > 2 * s->length + 4096)
+		return hct_fail(l->diag, HCT_ERR_LIMIT,
+				"%s: section %s takes %llu bytes for %llu, beyond the limit",
+				l->name, section_names[s->id], (unsigned long long)s->stored_length,
+				(unsigned long long)s->length);
 	l->sections[s->id] = *s;
 	return HCT_OK;
 }
@@ -199,8 +206,8 @@ static hct_error read_section(struct loader *l, uint32_t id, uint8_t **out)
 		plain = stored;
 		stored = NULL;
 	} else {
-		if (ZSTD_getFrameContentSize(stored, s->stored_length) != s->length) {
-			e = corrupt(l, "a section has two lengths");
+		if (!hct_zstd_is_frame(stored, s->stored_length, s->length)) {
+			e = corrupt(l, "a section is not one zstd frame of its length");
 			goto out;
 		}
 		plain = malloc(s->length + 1);
@@ -237,12 +244,9 @@ static hct_error read_header(struct loader *l)
 	if (e)
 		return e;
 	e = hct_safetensors_parse(header, length, l->super.source_size, &l->x->st, l->diag);
-	if (e == HCT_ERR_SAFETENSORS && l->diag) {
-		struct hct_diag inner = *l->diag;
-
-		hct_fail(l->diag, e, "%s: the stored safetensors header is invalid: %.700s",
-			 l->name, inner.text);
-	}
+	if (e && l->diag)
+		hct_fail(l->diag, e, "%s: the stored safetensors header: %.700s", l->name,
+			 l->diag->text);
 	free(header);
 	return e;
 }
@@ -273,7 +277,7 @@ static hct_error check_tensor(struct loader *l, size_t i, uint64_t *extent, uint
 	if (t->params_offset > l->x->params_length ||
 	    t->params_length > l->x->params_length - t->params_offset)
 		return corrupt(l, "a tensor's tables lie outside of their section");
-	/* bytes is below 2^64 and layers at most 8, but a chunk may be one byte. */
+	/* Compared before they are multiplied: count may be near 2^53, extent_count cannot. */
 	if (count > l->x->extent_count || count * t->layers > l->x->extent_count - *extent)
 		return corrupt(l, "too few extents");
 	l->x->first_chunk[i] = *chunk;

@@ -18,8 +18,8 @@ hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64
 					      (unsigned long long)offset);
 		if (n == 0)
 			return hct_fail(diag, HCT_ERR_IO,
-					"%s: ends at byte %llu although more was there before; it "
-					"was cut short",
+					"%s: ends before byte %llu although more was there; it was "
+					"cut short",
 					name, (unsigned long long)offset);
 		p += n;
 		offset += (size_t)n;

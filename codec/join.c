@@ -32,45 +32,73 @@ join_group(const uint16_t *heads, const struct hct_layout l, const uint8_t *symb
 	}
 }
 
-#define JOIN(...)                                                                                  \
-	join_group(t->head, (struct hct_layout){__VA_ARGS__}, symbols, fields, tail,               \
-		   t->shifts + column, dst)
-
-void hct_join_scalar(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
-		     const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
+/* Group after group, of one layout: that of t, as a constant. */
+static inline __attribute__((always_inline)) void
+join_groups(const struct hct_join_tables *t, const struct hct_layout l, const uint8_t *symbols,
+	    const uint8_t *fields, const uint8_t *tail, uint32_t column, size_t groups,
+	    uint8_t *dst)
 {
-	const struct hct_layout *l = t->layout;
-
 	for (size_t g = 0; g < groups; g++) {
-		if (l->unit == 8)
-			JOIN(8, 6, 11, 4, 1, 4);
-		else if (l->unit == 4)
-			JOIN(4, 2, 8, 7, 1, 7);
-		else if (l->unit == 2 && l->tail)
-			JOIN(2, 1, 5, 2, 1, 2);
-		else if (l->unit == 2)
-			JOIN(2, 0, 8, 7, 1, 7);
-		else if (l->exponent_bits == 5)
-			JOIN(1, 0, 5, 2, 1, 2);
-		else
-			JOIN(1, 0, 4, 3, 2, 2);
+		join_group(t->head, l, symbols, fields, tail, t->shifts + column, dst);
 		symbols += HCT_GROUP;
-		fields += 8 * l->field_bits;
-		tail += HCT_GROUP * l->tail;
-		dst += HCT_GROUP * l->unit;
-		column += t->step;
-		column -= column >= t->period ? t->period : 0;
+		fields += 8 * l.field_bits;
+		tail += HCT_GROUP * l.tail;
+		dst += HCT_GROUP * l.unit;
+		column = hct_next_column(t, column);
 	}
 }
 
-hct_join *hct_joiner(hct_simd simd)
+#define LOOP(name, ...)                                                                            \
+	static void name(const struct hct_join_tables *t, const uint8_t *symbols,                  \
+			 const uint8_t *fields, const uint8_t *tail, uint32_t column,              \
+			 size_t groups, uint8_t *dst)                                              \
+	{                                                                                          \
+		join_groups(t, (struct hct_layout){__VA_ARGS__}, symbols, fields, tail, column,    \
+			    groups, dst);                                                          \
+	}
+
+LOOP(join_e4m3, 1, 0, 4, 3, 2, 2)
+LOOP(join_e5m2, 1, 0, 5, 2, 1, 2)
+LOOP(join_f16, 2, 1, 5, 2, 1, 2)
+LOOP(join_bf16, 2, 0, 8, 7, 1, 7)
+LOOP(join_f32, 4, 2, 8, 7, 1, 7)
+LOOP(join_f64, 8, 6, 11, 4, 1, 4)
+
+static void join_f8(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
+		    const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
+	hct_join *join = t->layout->exponent_bits == 5 ? join_e5m2 : join_e4m3;
+
+	join(t, symbols, fields, tail, column, groups, dst);
+}
+
+static const struct hct_join_loops scalar = {
+	.f8 = join_f8, .f16 = join_f16, .bf16 = join_bf16, .f32 = join_f32, .f64 = join_f64};
+
+static hct_join *loop_for(const struct hct_join_loops *loops, const struct hct_layout *l)
+{
+	switch (l->unit) {
+	case 1:
+		return loops->f8;
+	case 2:
+		return l->tail ? loops->f16 : loops->bf16;
+	case 4:
+		return loops->f32;
+	default:
+		return loops->f64;
+	}
+}
+
+hct_join *hct_joiner(hct_simd simd, const struct hct_layout *l)
+{
+	hct_join *join = NULL;
+
 #if defined __x86_64__
 	if (simd == HCT_SIMD_AVX512)
-		return hct_join_avx512;
+		join = loop_for(&hct_join_avx512, l);
 	if (simd == HCT_SIMD_AVX2)
-		return hct_join_avx2;
+		join = loop_for(&hct_join_avx2, l);
 #endif
 	(void)simd;
-	return hct_join_scalar;
+	return join ? join : loop_for(&scalar, l);
 }

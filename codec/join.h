@@ -30,9 +30,21 @@ typedef void hct_join(const struct hct_join_tables *t, const uint8_t *symbols,
 		      const uint8_t *fields, const uint8_t *tail, uint32_t column, size_t groups,
 		      uint8_t *dst);
 
-hct_join hct_join_scalar, hct_join_avx2, hct_join_avx512;
+/* The loops of one variant, by kind of head and tail; NULL where it has none of its own. */
+struct hct_join_loops {
+	hct_join *f8, *f16, *bf16, *f32, *f64;
+};
 
-/* The variant for an instruction set, never HCT_SIMD_AUTO. */
-hct_join *hct_joiner(hct_simd simd);
+extern const struct hct_join_loops hct_join_avx2, hct_join_avx512;
+
+/* The loop for a layout and an instruction set, never HCT_SIMD_AUTO. */
+hct_join *hct_joiner(hct_simd simd, const struct hct_layout *l);
+
+/* The column at which the group after this one begins. */
+static inline uint32_t hct_next_column(const struct hct_join_tables *t, uint32_t column)
+{
+	column += t->step;
+	return column >= t->period ? column - t->period : column;
+}
 
 #endif

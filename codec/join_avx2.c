@@ -96,18 +96,14 @@ static inline void heads8(const struct table64 *heads, const uint8_t *symbols,
 	*b = pick(rest, _mm256_srli_epi16(f, 8), pick(top, _mm256_srli_epi16(sign, 8), *b));
 }
 
-static inline uint32_t next_column(const struct hct_join_tables *t, uint32_t column)
-{
-	column += t->step;
-	return column >= t->period ? column - t->period : column;
-}
-
 static void join_bf16(const struct hct_join_tables *t, const uint8_t *symbols,
-		      const uint8_t *fields, uint32_t column, size_t groups, uint8_t *dst)
+		      const uint8_t *fields, const uint8_t *tail, uint32_t column, size_t groups,
+		      uint8_t *dst)
 {
 	const struct table64 low = table64(t->low);
 
-	for (size_t g = 0; g < groups; g++, column = next_column(t, column))
+	(void)tail;
+	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
 			uint8_t *d = dst + 128 * g + 32 * half;
 			__m256i a, b;
@@ -134,7 +130,7 @@ static void join_f32(const struct hct_join_tables *t, const uint8_t *symbols, co
 {
 	const struct table64 low = table64(t->low);
 
-	for (size_t g = 0; g < groups; g++, column = next_column(t, column))
+	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
 			const uint8_t *tl = tail + 128 * g + 32 * half;
 			uint8_t *d = dst + 256 * g + 64 * half;
@@ -152,7 +148,7 @@ static void join_f16(const struct hct_join_tables *t, const uint8_t *symbols, co
 {
 	const struct table64 heads = table64(t->head8);
 
-	for (size_t g = 0; g < groups; g++, column = next_column(t, column))
+	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
 			const uint8_t *tl = tail + 64 * g + 16 * half;
 			uint8_t *d = dst + 128 * g + 32 * half;
@@ -170,12 +166,13 @@ static void join_f16(const struct hct_join_tables *t, const uint8_t *symbols, co
 }
 
 static void join_f8(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
-		    uint32_t column, size_t groups, uint8_t *dst)
+		    const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
 	const struct table64 heads = table64(t->head8);
 	const __m256i low = MASK16(0x00ff);
 
-	for (size_t g = 0; g < groups; g++, column = next_column(t, column))
+	(void)tail;
+	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
 			uint8_t *d = dst + 64 * g + 16 * half;
 			__m256i a, b, v;
@@ -189,25 +186,8 @@ static void join_f8(const struct hct_join_tables *t, const uint8_t *symbols, con
 		}
 }
 
-void hct_join_avx2(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
-		   const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
-{
-	switch (t->layout->unit) {
-	case 1:
-		join_f8(t, symbols, fields, column, groups, dst);
-		break;
-	case 2:
-		if (t->layout->tail)
-			join_f16(t, symbols, fields, tail, column, groups, dst);
-		else
-			join_bf16(t, symbols, fields, column, groups, dst);
-		break;
-	case 4:
-		join_f32(t, symbols, fields, tail, column, groups, dst);
-		break;
-	default: /* F64 is rare among models */
-		hct_join_scalar(t, symbols, fields, tail, column, groups, dst);
-	}
-}
+/* F64 is rare among models. */
+const struct hct_join_loops hct_join_avx2 = {
+	.f8 = join_f8, .f16 = join_f16, .bf16 = join_bf16, .f32 = join_f32};
 
 #endif

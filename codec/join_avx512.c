@@ -74,25 +74,21 @@ static inline void heads8(__m512i heads, const struct unpacker *u, const uint8_t
 	*b = pick(rest, _mm512_srli_epi16(f, 8), pick(top, _mm512_srli_epi16(sign, 8), *b));
 }
 
-static inline uint32_t next_column(const struct hct_join_tables *t, uint32_t column)
-{
-	column += t->step;
-	return column >= t->period ? column - t->period : column;
-}
-
 static void join_bf16(const struct hct_join_tables *t, const uint8_t *symbols,
-		      const uint8_t *fields, uint32_t column, size_t groups, uint8_t *dst)
+		      const uint8_t *fields, const uint8_t *tail, uint32_t column, size_t groups,
+		      uint8_t *dst)
 {
 	const struct unpacker u = unpacker(7);
 	const __m512i low = _mm512_loadu_si512(t->low);
 
+	(void)tail;
 	for (size_t g = 0; g < groups; g++) {
 		__m512i a, b;
 
 		heads16(low, &u, symbols + 64 * g, fields + 56 * g, t->shifts + column, &a, &b);
 		_mm512_storeu_si512(dst + 128 * g, a);
 		_mm512_storeu_si512(dst + 128 * g + 64, b);
-		column = next_column(t, column);
+		column = hct_next_column(t, column);
 	}
 }
 
@@ -123,7 +119,7 @@ static void join_f32(const struct hct_join_tables *t, const uint8_t *symbols, co
 		heads16(low, &u, symbols + 64 * g, fields + 56 * g, t->shifts + column, &a, &b);
 		store32(dst + 256 * g, tail + 128 * g, a);
 		store32(dst + 256 * g + 128, tail + 128 * g + 64, b);
-		column = next_column(t, column);
+		column = hct_next_column(t, column);
 	}
 }
 
@@ -145,45 +141,29 @@ static void join_f16(const struct hct_join_tables *t, const uint8_t *symbols, co
 			 _mm512_slli_epi16(b, 8));
 		_mm512_storeu_si512(dst + 128 * g, a);
 		_mm512_storeu_si512(dst + 128 * g + 64, b);
-		column = next_column(t, column);
+		column = hct_next_column(t, column);
 	}
 }
 
 static void join_f8(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
-		    uint32_t column, size_t groups, uint8_t *dst)
+		    const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
 	const struct unpacker u = unpacker(2);
 	const __m512i heads = _mm512_loadu_si512(t->head8);
 
+	(void)tail;
 	for (size_t g = 0; g < groups; g++) {
 		__m512i a, b;
 
 		heads8(heads, &u, symbols + 64 * g, fields + 16 * g, t->shifts + column, &a, &b);
 		_mm256_storeu_si256((void *)(dst + 64 * g), _mm512_cvtepi16_epi8(a));
 		_mm256_storeu_si256((void *)(dst + 64 * g + 32), _mm512_cvtepi16_epi8(b));
-		column = next_column(t, column);
+		column = hct_next_column(t, column);
 	}
 }
 
-void hct_join_avx512(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
-		     const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
-{
-	switch (t->layout->unit) {
-	case 1:
-		join_f8(t, symbols, fields, column, groups, dst);
-		break;
-	case 2:
-		if (t->layout->tail)
-			join_f16(t, symbols, fields, tail, column, groups, dst);
-		else
-			join_bf16(t, symbols, fields, column, groups, dst);
-		break;
-	case 4:
-		join_f32(t, symbols, fields, tail, column, groups, dst);
-		break;
-	default: /* F64 is rare among models */
-		hct_join_scalar(t, symbols, fields, tail, column, groups, dst);
-	}
-}
+/* F64 is rare among models. */
+const struct hct_join_loops hct_join_avx512 = {
+	.f8 = join_f8, .f16 = join_f16, .bf16 = join_bf16, .f32 = join_f32};
 
 #endif

@@ -67,7 +67,8 @@ hct_error hct_reader_open_fd(int fd, const char *name, hct_reader **out, struct 
 
 hct_error hct_reader_open(const char *path, hct_reader **out, struct hct_diag *diag)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* O_NONBLOCK: a FIFO of that name is refused and not waited for. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	*out = NULL;
 	if (fd < 0)
@@ -324,6 +325,7 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 {
 	const struct hct_tensor_record *t = &r->x.tensors[c->tensor];
 	size_t need = c->stored_bytes + t->layers * (size_t)HCT_PAYLOAD_PAD, at = 0;
+	int mixed = 0;
 	struct hct_extent ext;
 
 	if (d->payload_capacity < need) {
@@ -341,21 +343,25 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 
 		hct_index_extent(&r->x, c->tensor, c->number - r->x.first_chunk[c->tensor], l,
 				 &ext);
-		if (ext.flags || (l && ext.codec != *codec))
+		if (ext.flags)
 			return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
-					  "a form of layers of a newer version; update hctfs");
+					  "an extent flag of a newer version; update hctfs");
 		e = hct_read_at(r->fd, r->name, p, ext.length, ext.offset, diag);
 		if (e)
-			return e;
+			return chunk_fail(r, c, e, diag, diag ? diag->text : NULL);
 		memset(p + ext.length, 0, HCT_PAYLOAD_PAD);
 		sum = hct_checksum(p, ext.length);
 		if (sum != ext.checksum)
 			return sum_fail(r, c, HCT_ERR_CHECKSUM, diag, ext.checksum, sum);
 		task->layers[l] = (struct hct_payload){p, ext.length};
+		mixed |= l && ext.codec != *codec;
 		*codec = ext.codec;
 		*digest = ext.digest;
 		at += ext.length + HCT_PAYLOAD_PAD;
 	}
+	if (mixed)
+		return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
+				  "layers of several codecs need a newer version; update hctfs");
 	return HCT_OK;
 }
 

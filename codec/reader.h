@@ -8,9 +8,9 @@
  * a row of pieces: first the safetensors header, then the chunks, numbered
  * 0 .. chunk_count-1 in the order of their bytes, without holes.
  *
- * Every length, offset and table of the file is checked in hct_reader_open; the
- * checksum of a chunk is checked before it is decoded.  A damaged file gives an
- * error and never wrong bytes. */
+ * Every length and offset of the file is checked in hct_reader_open; a tensor's
+ * tables and a chunk's checksum before the chunk is decoded.  A damaged file gives
+ * an error and never wrong bytes. */
 #ifndef HCT_READER_H
 #define HCT_READER_H
 
@@ -53,7 +53,8 @@ struct hct_source {
 /* How one tensor is stored. */
 struct hct_coding {
 	const char *codec;     /* the name that people see: "split", "zstd", "raw", or the name of
-				* the codec most of its chunks use; "empty" without bytes */
+				* the codec most of its chunks use; "unknown" when that is one of
+				* a newer version; "empty" without bytes */
 	uint64_t first_chunk;  /* global number of its first chunk */
 	uint64_t chunk_count;  /* 0 for a tensor without bytes */
 	uint32_t chunk_bytes;  /* decoded bytes of every chunk but the last */
@@ -74,7 +75,8 @@ struct hct_chunk {
 
 /* Opens path and checks its structures.  Errors: HCT_ERR_IO, HCT_ERR_NOT_FOUND,
  * HCT_ERR_NOT_HCT, HCT_ERR_UNFINISHED, HCT_ERR_VERSION, HCT_ERR_UNSUPPORTED,
- * HCT_ERR_CORRUPT, HCT_ERR_CHECKSUM, HCT_ERR_LIMIT, HCT_ERR_NOMEM. */
+ * HCT_ERR_CORRUPT, HCT_ERR_CHECKSUM, HCT_ERR_LIMIT, HCT_ERR_SAFETENSORS (the stored
+ * header), HCT_ERR_NOMEM. */
 hct_error hct_reader_open(const char *path, hct_reader **out, struct hct_diag *diag);
 
 /* The same for an open descriptor, which the reader owns from then on (also when
@@ -103,14 +105,15 @@ void hct_reader_chunk(const hct_reader *r, uint64_t number, struct hct_chunk *ou
  * lies in the header or behind the end, otherwise 1 with *number set. */
 int hct_reader_locate(const hct_reader *r, uint64_t offset, uint64_t *number);
 
-/* Scratch memory of one decoding thread, for any number of readers. */
+/* Scratch memory of one decoding thread, for any number of readers.  HCT_ERR_UNSUPPORTED
+ * when this CPU cannot run that variant. */
 hct_error hct_decoder_create(hct_simd simd, hct_decoder **out);
 void hct_decoder_free(hct_decoder *d);
 
 /* Reads, verifies and decodes one chunk into dst (hct_chunk.length bytes).
  * Errors: HCT_ERR_IO, HCT_ERR_CHECKSUM, HCT_ERR_CORRUPT, HCT_ERR_UNSUPPORTED,
- * HCT_ERR_NOMEM; diag names file, tensor, chunk, expected and found.  On failure
- * the contents of dst are undefined. */
+ * HCT_ERR_NOMEM, HCT_ERR_ARGUMENT (no such chunk); diag names file, tensor, chunk, expected and
+ * found.  On failure the contents of dst are undefined. */
 hct_error hct_reader_decode(const hct_reader *r, hct_decoder *d, uint64_t number, void *dst,
 			    struct hct_diag *diag);
 

@@ -73,11 +73,10 @@ hct_error hct_split_tables_unpack(const struct hct_layout *layout, const uint8_t
 	size_t n = exponent_count(layout);
 	unsigned bad = 0;
 
-	*why = "damaged tables of the split codec";
 	memset(t, 0, sizeof *t);
 	t->layout = layout;
 	if (length < 8)
-		return HCT_ERR_CORRUPT;
+		goto corrupt;
 	t->class_count = params[0];
 	t->run_log2 = params[1];
 	t->segment_log2 = params[2];
@@ -86,21 +85,24 @@ hct_error hct_split_tables_unpack(const struct hct_layout *layout, const uint8_t
 	    t->run_log2 > HCT_MAX_RUN_LOG2 || t->segment_log2 < HCT_MIN_SEGMENT_LOG2 ||
 	    t->segment_log2 > HCT_MAX_SEGMENT_LOG2 || t->period > HCT_MAX_PERIOD ||
 	    length != hct_split_tables_length(t))
-		return HCT_ERR_CORRUPT;
+		goto corrupt;
 	for (size_t i = 0; i < n; i++, p += 2)
 		bad |= t->exponents[i] = hct_load16(p);
 	for (size_t i = 0; i < HCT_RARE; i++, p += 2)
 		bad |= t->rare[i] = hct_load16(p);
 	if (bad >> layout->exponent_bits)
-		return HCT_ERR_CORRUPT;
+		goto corrupt;
 	for (unsigned k = 0; k < t->class_count; k++, p += HCT_SYMBOLS) {
 		unsigned sum = 0;
 
 		for (unsigned s = 0; s < HCT_SYMBOLS; s++)
 			sum += t->freq[k][s] = p[s];
 		if (sum != HCT_RANS_TOTAL)
-			return HCT_ERR_CORRUPT;
+			goto corrupt;
 	}
 	t->shifts = (const int8_t *)p;
 	return HCT_OK;
+corrupt:
+	*why = "damaged tables of the split codec";
+	return HCT_ERR_CORRUPT;
 }

@@ -10,6 +10,7 @@
 /* Elements looked at, about; whole columns need several rows. */
 #define SAMPLE_ELEMENTS (1u << 20)
 #define SAMPLE_ROWS     32u
+#define PIECE_ELEMENTS  8192u
 /* of which these are enough for some questions */
 #define GAIN_ELEMENTS     (1u << 17)
 #define EXPONENT_ELEMENTS (1u << 18)
@@ -59,7 +60,9 @@ static uint32_t choose_columns(const struct hct_tensor *t)
 static int take_sample(struct sample *s, const uint8_t *data)
 {
 	const struct hct_layout *l = s->layout;
-	size_t piece = s->columns ? s->columns : 4096;
+	/* Whole rows, several where they are short: a page costs more than what is on it. */
+	size_t piece = s->columns ? (PIECE_ELEMENTS - 1) / s->columns * s->columns + s->columns
+				  : PIECE_ELEMENTS;
 	unsigned drop = l->mantissa_bits - l->joint_bits;
 	uint16_t mask = (uint16_t)((1u << (l->exponent_bits + l->joint_bits)) - 1);
 	uint64_t pieces = s->elements / piece, take = SAMPLE_ELEMENTS / piece;
@@ -76,8 +79,8 @@ static int take_sample(struct sample *s, const uint8_t *data)
 	if (!s->codes)
 		return 0;
 	for (uint64_t k = 0; k < take; k++) {
-		/* pieces and take are below 2^53 / piece: the product fits. */
-		uint64_t at = (uint64_t)((double)k * (double)pieces / (double)take) * piece;
+		/* At least 32 elements a piece, 2^53 in all: the product fits. */
+		uint64_t at = k * pieces / take * piece;
 		uint16_t *out = s->codes + k * piece;
 
 		hct_cut_heads(l, data + at * l->unit, piece, out);
@@ -238,13 +241,10 @@ static void choose_exponents(const struct sample *s, struct hct_split_plan *p)
 		chosen[best] = 1;
 		low = best && best < low ? best : low;
 	}
-	for (unsigned e = low; e-- > 0 && used < slots; used++)
-		chosen[e] = 1;
-	for (unsigned e = 0; e < n && used < slots; e++)
-		if (!chosen[e]) {
-			chosen[e] = 1;
-			used++;
-		}
+	for (unsigned e = low; e-- > 0 && used < slots; chosen[e] = 1)
+		used += !chosen[e];
+	for (unsigned e = 0; e < n && used < slots; chosen[e++] = 1)
+		used += !chosen[e];
 	memset(p->slot_of, 255, sizeof p->slot_of);
 	used = 0;
 	for (unsigned e = 0; e < n; e++)

@@ -550,6 +550,7 @@ def section_as(id, stored, decoded):
 
 MIB = 1 << 20
 TENSOR_BYTES = 8 * 48  # of mixed_image
+SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0abcd"
 BOMB = functools.cache(lambda size: zstd_frame(bytes(size)))
 
 damage("bomb_params", "LIMIT", lambda: section_as(hctspec.PARAMS, BOMB(257 * MIB), 257 * MIB))
@@ -570,9 +571,16 @@ damage("frame_followed", "CORRUPT",
        lambda: section_as(hctspec.SOURCE, zstd_frame(bytes(64)) + b"\0", 64))
 damage("frames_two", "CORRUPT",
        lambda: section_as(hctspec.SOURCE, zstd_frame(bytes(32)) * 2, 64))
+damage("frame_and_empty_frame", "CORRUPT",
+       lambda: section_as(hctspec.SOURCE, zstd_frame(bytes(64)) + zstd_frame(b""), 64))
+damage("frame_and_skippable", "CORRUPT",
+       lambda: section_as(hctspec.SOURCE, zstd_frame(bytes(64)) + SKIPPABLE, 64))
+damage("frame_longer_than_limit", "LIMIT",
+       lambda: section_as(hctspec.SOURCE, zstd_frame(bytes(64)) + bytes(2 * 64 + 4096), 64))
 damage("frame_none", "CORRUPT", lambda: section_as(hctspec.SOURCE, b"", 64))
 damage("frame_skippable", "CORRUPT",
-       lambda: section_as(hctspec.PROVENANCE, b"\x50\x2a\x4d\x18\4\0\0\0abcd", 4))
+       lambda: section_as(hctspec.PROVENANCE, SKIPPABLE, 4))
+damage("frame_skippable_empty", "CORRUPT", lambda: section_as(hctspec.PROVENANCE, SKIPPABLE, 0))
 damage("frame_without_size", "CORRUPT", lambda: section_as(
     hctspec.SOURCE, hctmake.zstandard.ZstdCompressor(write_content_size=False).compress(
         mixed_image().source), 64))
@@ -815,6 +823,8 @@ payload_edit("tail_zstd_lies", lambda p: setattr(
     p, "tail", hctmake.zstd_frame_claiming(bytes(64 * MIB), 4200)), dtype="F32", tail_zstd=True)
 payload_edit("tail_zstd_cut", lambda p: setattr(p, "tail", p.tail[:-1]), dtype="F32",
              tail_zstd=True)
+payload_edit("tail_zstd_and_skippable", lambda p: setattr(p, "tail", p.tail + SKIPPABLE),
+             dtype="F32", tail_zstd=True)
 payload_edit("tail_zstd_followed", lambda p: setattr(p, "tail", p.tail + b"\0"), dtype="F32",
              tail_zstd=True)
 for _i, _part in enumerate(("a", "b", "exceptions")):
@@ -941,6 +951,8 @@ chunk_edit("zstd_short", lambda d: b"\1" + zstd_frame(d[:-1]))
 chunk_edit("zstd_long", lambda d: b"\1" + zstd_frame(d + b"\0"))
 chunk_edit("zstd_cut", lambda d: b"\1" + zstd_frame(d)[:-1])
 chunk_edit("zstd_followed", lambda d: b"\1" + zstd_frame(d) + b"\0")
+chunk_edit("zstd_and_skippable", lambda d: b"\1" + zstd_frame(d) + SKIPPABLE)
+chunk_edit("zstd_and_empty_frame", lambda d: b"\1" + zstd_frame(d) + zstd_frame(b""))
 chunk_edit("zstd_two_frames", lambda d: b"\1" + zstd_frame(d[:50]) + zstd_frame(d[50:]))
 chunk_edit("zstd_without_size", lambda d: b"\1" + hctmake.zstandard.ZstdCompressor(
     write_content_size=False).compress(d))

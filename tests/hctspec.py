@@ -260,6 +260,8 @@ class File:
             need(s.encoding == 0 or s.id != EXTENTS, "CORRUPT", f"encoding of {name}")
             need(s.encoding == 1 or s.length == s.decoded, "CORRUPT", f"lengths of {name}")
             need(s.decoded <= limits.get(s.id, s.decoded), "LIMIT", f"{name}: {s.decoded} bytes")
+            need(s.encoding == 0 or s.length <= 2 * s.decoded + 4096, "LIMIT",
+                 f"{name}: {s.length} stored bytes")
             seen.add(s.id)
         need(seen >= SECTION_NAMES.keys(), "CORRUPT", "a section is missing")
 

@@ -26,7 +26,7 @@ struct model {
 };
 
 /* BF16 values around 2^-5 whose scale depends on the seed, so that tables do, too. */
-static uint16_t model_weight(uint32_t *seed, unsigned scale)
+static inline uint16_t model_weight(uint32_t *seed, unsigned scale)
 {
 	float sum = 0;
 	uint32_t u;
@@ -40,7 +40,7 @@ static uint16_t model_weight(uint32_t *seed, unsigned scale)
 	return (uint16_t)(u >> 16);
 }
 
-static void model_fill(uint8_t *p, const struct model_tensor *t, uint32_t seed)
+static inline void model_fill(uint8_t *p, const struct model_tensor *t, uint32_t seed)
 {
 	unsigned scale = seed;
 
@@ -57,7 +57,8 @@ static void model_fill(uint8_t *p, const struct model_tensor *t, uint32_t seed)
 }
 
 /* The tensors one after another; model_free frees. */
-static void model_make(const struct model_tensor *t, size_t count, uint32_t seed, struct model *m)
+static inline void model_make(const struct model_tensor *t, size_t count, uint32_t seed,
+			      struct model *m)
 {
 	size_t room = 16 + 256 * count, at = 9, data = 0, header;
 	struct hct_diag d = {""};
@@ -89,14 +90,14 @@ static void model_make(const struct model_tensor *t, size_t count, uint32_t seed
 		fail_msg("%s", d.text);
 }
 
-static void model_free(struct model *m)
+static inline void model_free(struct model *m)
 {
 	hct_safetensors_free(&m->st);
 	free(m->file);
 }
 
 /* Compresses; returns a memfd that is the caller's. */
-static int model_compress(const struct model *m)
+static inline int model_compress(const struct model *m)
 {
 	struct hct_source source = {.size = m->size};
 	struct hct_encoded chunk;

@@ -68,6 +68,23 @@ static hct_error finish(struct work *w, uint64_t *bytes)
 	return hct_appender_finish(w->a, &source, "{}", bytes, NULL);
 }
 
+/* Makes every write through fd fail; returns what restore takes. */
+static int break_fd(int fd)
+{
+	int saved = dup(fd), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	assert_true(saved >= 0 && null >= 0);
+	assert_int_equal(dup2(null, fd), fd);
+	close(null);
+	return saved;
+}
+
+static void restore(int fd, int saved)
+{
+	assert_int_equal(dup2(saved, fd), fd);
+	close(saved);
+}
+
 static void test_out_of_turn(void **state)
 {
 	struct hct_source wrong = {0}, late = {0};
@@ -167,18 +184,16 @@ static void test_no_space(void **state)
 static void test_failure_stays(void **state)
 {
 	struct work w;
-	int other;
+	int saved;
 
 	(void)state;
 	start(&w);
 	for (size_t i = 0; i < 2; i++)
 		assert_int_equal(hct_appender_tensor(w.a, i, w.plan[i], NULL), HCT_OK);
 	assert_int_equal(chunk(&w, 1, 0), HCT_OK);
-	other = dup(w.fd);
-	assert_int_equal(dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), w.fd), w.fd);
+	saved = break_fd(w.fd);
 	assert_int_equal(chunk(&w, 1, 1), HCT_ERR_IO);
-	assert_int_equal(dup2(other, w.fd), w.fd);
-	close(other);
+	restore(w.fd, saved);
 	assert_int_equal(chunk(&w, 1, 1), HCT_ERR_IO);
 	assert_int_equal(hct_appender_tensor(w.a, 2, w.plan[2], NULL), HCT_ERR_ARGUMENT);
 	assert_int_equal(finish(&w, NULL), HCT_ERR_ARGUMENT);
@@ -189,7 +204,7 @@ static void test_failure_stays(void **state)
 static void test_failure_in_index(void **state)
 {
 	struct work w;
-	int other;
+	int saved;
 
 	(void)state;
 	start(&w);
@@ -198,11 +213,9 @@ static void test_failure_in_index(void **state)
 		for (uint64_t k = 0; k < hct_plan_chunk_count(w.plan[i]); k++)
 			assert_int_equal(chunk(&w, i, k), HCT_OK);
 	}
-	other = dup(w.fd);
-	assert_int_equal(dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), w.fd), w.fd);
+	saved = break_fd(w.fd);
 	assert_int_equal(finish(&w, NULL), HCT_ERR_IO);
-	assert_int_equal(dup2(other, w.fd), w.fd);
-	close(other);
+	restore(w.fd, saved);
 	assert_int_equal(finish(&w, NULL), HCT_ERR_IO);
 	stop(&w);
 }

@@ -40,6 +40,7 @@ enum data {
 	SPARSE,  /* mostly zero, both signs of it */
 	WIDE,    /* exponents all over the range */
 	CORNERS, /* a few special values, mixed */
+	NANS,    /* nothing else, both signs */
 	DATA_COUNT
 };
 
@@ -132,6 +133,10 @@ static void fill(uint8_t *p, size_t bytes, hct_dtype t, enum data kind, uint64_t
 			v = narrow(t, next() % 2 ? f : -f);
 			break;
 		}
+		case NANS:
+			v = ~(uint64_t)(next() % 2);
+			v ^= next() % 2 ? (uint64_t)1 << (8 * unit - 1) : 0;
+			break;
 		default:
 			v = narrow(t, corners[next() % 8]);
 		}
@@ -265,20 +270,28 @@ static unsigned check_tensor(const char *dtype, const char *shape, const uint8_t
 	return codec == HCT_CODEC_SPLIT;
 }
 
-static void round_trip(const char *dtype, uint64_t rows, uint64_t columns, enum data kind,
-		       unsigned *split)
+static void round_trip_shape(const char *dtype, const char *shape, uint64_t elements,
+			     uint64_t columns, enum data kind, unsigned *split)
 {
 	hct_dtype t = hct_dtype_from_name(dtype);
-	uint64_t bytes = rows * columns * hct_dtype_unit(t);
+	uint64_t bytes = elements * hct_dtype_unit(t);
 	uint8_t *data = malloc(bytes + 64);
-	char shape[64], what[32];
+	char what[32];
 
-	snprintf(shape, sizeof shape, "[%llu,%llu]", (unsigned long long)rows,
-		 (unsigned long long)columns);
 	fill(data, bytes, t, kind, columns);
 	snprintf(what, sizeof what, "data %d", kind);
 	*split += check_tensor(dtype, shape, data, bytes, what);
 	free(data);
+}
+
+static void round_trip(const char *dtype, uint64_t rows, uint64_t columns, enum data kind,
+		       unsigned *split)
+{
+	char shape[64];
+
+	snprintf(shape, sizeof shape, "[%llu,%llu]", (unsigned long long)rows,
+		 (unsigned long long)columns);
+	round_trip_shape(dtype, shape, rows * columns, columns, kind, split);
 }
 
 /* The larger tensors of a model, up to a limit; returns how many used the split codec. */
@@ -404,6 +417,40 @@ static void test_real_weights(void **state)
 	assert_true(split > seen);
 }
 
+/* Any rank; rows shorter than a group and longer than a chunk; chunks that begin in the middle
+ * of a period of the shifts. */
+static void test_shapes(void **state)
+{
+	static const struct {
+		const char *dtype, *shape;
+		uint64_t elements, columns;
+	} cases[] = {
+		{"BF16", "[]", 1, 1},
+		{"F64", "[1,1,1,1]", 1, 1},
+		{"F32", "[64,3,7,7]", 9408, 49},
+		{"BF16", "[3000,3,7,7]", 441000, 49},
+		{"F16", "[8,96,256]", 196608, 256},
+		{"C64", "[3000,17]", 51000, 17},
+		{"BF16", "[5000,4,9]", 180000, 36},
+		{"F8_E4M3", "[70000,2]", 140000, 2},
+		{"BF16", "[200001]", 200001, 1},
+		{"F32", "[140001,1]", 140001, 1},
+		{"F16", "[1,140001]", 140001, 140001},
+		{"BF16", "[2,150001]", 300002, 150001},
+	};
+	unsigned split = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		seed = i;
+		round_trip_shape(cases[i].dtype, cases[i].shape, cases[i].elements,
+				 cases[i].columns, SCALED, &split);
+		round_trip_shape(cases[i].dtype, cases[i].shape, cases[i].elements,
+				 cases[i].columns, NANS, &split);
+	}
+	assert_true(split > 8);
+}
+
 /* Weights of the usual kind get near their entropy. */
 static void test_ratio(void **state)
 {
@@ -459,9 +506,9 @@ static void test_no_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_floats),       cmocka_unit_test(test_others),
-		cmocka_unit_test(test_real_weights), cmocka_unit_test(test_ratio),
-		cmocka_unit_test(test_no_bytes),
+		cmocka_unit_test(test_floats), cmocka_unit_test(test_others),
+		cmocka_unit_test(test_shapes), cmocka_unit_test(test_real_weights),
+		cmocka_unit_test(test_ratio),  cmocka_unit_test(test_no_bytes),
 	};
 
 	return cmocka_run_group_tests_name("codecs", tests, NULL, NULL);

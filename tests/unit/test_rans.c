@@ -143,52 +143,73 @@ static void test_encoders_agree(void **state)
 		}
 }
 
-/* Damaged bytes, states and lengths: each variant must come to the same verdict, and when
- * nothing was read behind the end, to the same symbols. */
+/* Spoils bytes, states and lengths, `times` of them. */
+static void spoil(struct coded *c, unsigned times)
+{
+	for (unsigned k = 0; k < times; k++) {
+		unsigned i = next() & 1;
+		size_t n = (size_t)(c->end[i] - c->begin[i]);
+
+		if (next() % 3 == 0 || !n)
+			c->states[i][next() % HCT_LANES] = (uint16_t)(256 + next() % 65280);
+		else if (next() % 2)
+			c->begin[i][next() % n] ^= (uint8_t)(1 + next() % 255);
+		else
+			c->end[i] -= next() % n;
+	}
+}
+
+static int overran(const struct hct_rans_segment *s)
+{
+	return (s->sub[0].overrun | s->sub[1].overrun) >> 63 != 0;
+}
+
+/* One variant's segment must have come to the verdict of the scalar one and, when nothing was
+ * read behind the end, to the same symbols. */
+static void compare(const struct coded *c, const struct hct_rans_segment *s, const uint8_t *out,
+		    const struct hct_rans_segment *scalar, const uint8_t *expected, size_t groups)
+{
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(s->sub[i].p >= c->begin[i] && s->sub[i].p <= c->end[i]);
+	assert_int_equal(hct_rans_finished(s), hct_rans_finished(scalar));
+	assert_int_equal(overran(s), overran(scalar));
+	if (!overran(s))
+		assert_memory_equal(out, expected, groups * HCT_GROUP);
+}
+
+/* Damaged segments alone, and side by side with one that is whole or damaged, too. */
 static void test_damage(void **state)
 {
-	static struct coded c;
-	static uint8_t out[2][GROUPS * HCT_GROUP];
+	static struct coded c, d;
+	static uint8_t expected[2][GROUPS * HCT_GROUP], out[2][GROUPS * HCT_GROUP];
 	unsigned refused = 0;
 
 	(void)state;
 	for (uint32_t round = 0; round < 300; round++) {
 		size_t groups = 1 + (round * 29) % GROUPS;
-		struct hct_rans_segment first = {0};
+		struct hct_rans_segment first, second;
 
+		make(&d, HCT_SIMD_SCALAR, groups, round + 1000);
+		spoil(&d, round % 2);
 		make(&c, HCT_SIMD_SCALAR, groups, round);
-		for (unsigned k = 0; k < 1 + round % 4; k++) {
-			unsigned i = next() & 1;
-			size_t n = (size_t)(c.end[i] - c.begin[i]);
-
-			if (next() % 3 == 0 || !n)
-				c.states[i][next() % HCT_LANES] = (uint16_t)(256 + next() % 65280);
-			else if (next() % 2)
-				c.begin[i][next() % n] ^= (uint8_t)(1 + next() % 255);
-			else
-				c.end[i] -= next() % n;
-		}
-		for (int simd = HCT_SIMD_SCALAR; simd <= HCT_SIMD_AVX512; simd++) {
-			struct hct_rans_segment s = segment(&c);
-			int over;
+		spoil(&c, 1 + round % 4);
+		first = segment(&c);
+		second = segment(&d);
+		hct_rans_decode_scalar(&first, expected[0], &second, expected[1], groups);
+		refused += !hct_rans_finished(&first);
+		assert_true(round % 2 || hct_rans_finished(&second));
+		for (int simd = HCT_SIMD_AVX2; simd <= HCT_SIMD_AVX512; simd++) {
+			hct_rans_decode *decode = hct_rans_decoder((hct_simd)simd);
+			struct hct_rans_segment s = segment(&c), t = segment(&d);
 
 			if (!hct_simd_supported((hct_simd)simd))
 				continue;
-			hct_rans_decoder((hct_simd)simd)(&s, out[simd != HCT_SIMD_SCALAR], NULL,
-							 NULL, groups);
-			over = (s.sub[0].overrun | s.sub[1].overrun) >> 63 != 0;
-			for (unsigned i = 0; i < 2; i++)
-				assert_true(s.sub[i].p >= c.begin[i] && s.sub[i].p <= c.end[i]);
-			if (simd == HCT_SIMD_SCALAR) {
-				first = s;
-				refused += !hct_rans_finished(&s);
-				continue;
-			}
-			assert_int_equal(hct_rans_finished(&s), hct_rans_finished(&first));
-			assert_int_equal(over,
-					 (first.sub[0].overrun | first.sub[1].overrun) >> 63 != 0);
-			if (!over)
-				assert_memory_equal(out[0], out[1], groups * HCT_GROUP);
+			decode(&s, out[0], NULL, NULL, groups);
+			compare(&c, &s, out[0], &first, expected[0], groups);
+			s = segment(&c);
+			decode(&s, out[0], &t, out[1], groups);
+			compare(&c, &s, out[0], &first, expected[0], groups);
+			compare(&d, &t, out[1], &second, expected[1], groups);
 		}
 	}
 	assert_true(refused > 250);
