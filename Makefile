@@ -9,7 +9,7 @@ PYTHON  ?= python3
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wpointer-arith -Wvla
 WERROR  ?=
-# No contraction: what the encoder learns, and so its files, is the same on every machine.
+# No contraction: what the encoder learns, and so its files, does not depend on -march.
 HCT_CFLAGS := -std=gnu11 -ffp-contract=off -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -fvisibility=default \
               -pthread -I. $(WARN) $(if $(WERROR),-Werror) -MMD -MP
 

@@ -59,85 +59,102 @@ static inline struct pair load_pair(const struct hct_rans_segment *s)
 			     s->sub[0].p, s->sub[1].p};
 }
 
-static void set_stream(struct hct_rans_stream *s, __m512i x, const uint8_t *p)
+/* Stops at the last byte and notes that more were asked for. */
+static inline const uint8_t *stop_at_end(struct hct_rans_stream *s, const uint8_t *p)
 {
-	_mm512_storeu_si512(s->x, x);
 	s->overrun |= (uint64_t)(s->end - p);
-	s->p = p < s->end ? p : s->end;
+	return p < s->end ? p : s->end;
 }
 
-static inline void store_pair(struct hct_rans_segment *s, struct pair x, size_t groups)
+static inline void stop_pair(struct hct_rans_segment *s, struct pair *x)
 {
-	set_stream(&s->sub[0], x.a, x.p);
-	set_stream(&s->sub[1], x.b, x.q);
-	s->group += groups;
+	x->p = stop_at_end(&s->sub[0], x->p);
+	x->q = stop_at_end(&s->sub[1], x->q);
 }
 
-/* Groups for which the bytes of a segment certainly last: one takes at most 32 of each
- * substream. */
-static size_t safe_groups(const struct hct_rans_segment *s)
+static inline void store_pair(struct hct_rans_segment *s, struct pair x)
 {
-	size_t a = (size_t)(s->sub[0].end - s->sub[0].p);
-	size_t b = (size_t)(s->sub[1].end - s->sub[1].p);
+	_mm512_storeu_si512(s->sub[0].x, x.a);
+	_mm512_storeu_si512(s->sub[1].x, x.b);
+	s->sub[0].p = x.p;
+	s->sub[1].p = x.q;
+}
 
-	return (a < b ? a : b) / HCT_LANES;
+/* Groups that can be decoded without a look at the end of the bytes, of which one takes at most
+ * 32 from each substream; 1 when there is no such, and then stop_pair must follow. */
+static inline size_t safe_groups(const struct hct_rans_segment *s, const struct pair *x)
+{
+	size_t a = (size_t)(s->sub[0].end - x->p), b = (size_t)(s->sub[1].end - x->q);
+	size_t n = (a < b ? a : b) / HCT_LANES;
+
+	return n ? n : 1;
 }
 
 /* Groups until the class changes, and no more than `groups`. */
-static size_t run_groups(const struct hct_rans_segment *s, size_t groups)
+static inline size_t run_groups(const struct hct_rans_segment *s, size_t groups)
 {
 	size_t run = (size_t)1 << s->run_log2, left = run - (s->group & (run - 1));
 
 	return left < groups ? left : groups;
 }
 
-static const struct hct_rans_class *class_of(const struct hct_rans_segment *s)
+static inline const struct hct_rans_class *class_of(const struct hct_rans_segment *s)
 {
 	return &s->classes[s->map[s->group >> s->run_log2]];
 }
 
 static void decode_one(struct hct_rans_segment *s, uint8_t *symbols, size_t groups)
 {
+	struct pair x = load_pair(s);
+
 	while (groups) {
 		const struct hct_rans_class *c = class_of(s);
-		size_t n = run_groups(s, groups), safe = safe_groups(s);
-		struct pair x = load_pair(s);
+		size_t n = run_groups(s, groups), safe = safe_groups(s, &x);
 
-		/* Near the end one at a time: store_pair stops at the last byte. */
-		n = n < safe ? n : safe ? safe : 1;
+		n = n < safe ? n : safe;
 		for (size_t g = 0; g < n; g++, symbols += HCT_GROUP)
 			_mm512_storeu_si512(symbols, step(&x, c));
-		store_pair(s, x, n);
+		stop_pair(s, &x);
+		s->group += n;
 		groups -= n;
 	}
+	store_pair(s, x);
 }
 
 void hct_rans_decode_avx512(struct hct_rans_segment *s, uint8_t *symbols,
 			    struct hct_rans_segment *t, uint8_t *t_symbols, size_t groups)
 {
+	struct pair x, y;
+
 	if (!t || s->group != t->group || s->run_log2 != t->run_log2) {
 		decode_one(s, symbols, groups);
 		if (t)
 			decode_one(t, t_symbols, groups);
 		return;
 	}
+	x = load_pair(s);
+	y = load_pair(t);
 	while (groups) {
 		const struct hct_rans_class *c = class_of(s), *d = class_of(t);
-		size_t n = run_groups(s, groups), safe = safe_groups(s), other = safe_groups(t);
-		struct pair x = load_pair(s), y = load_pair(t);
+		size_t n = run_groups(s, groups);
+		size_t safe = safe_groups(s, &x), other = safe_groups(t, &y);
 
 		safe = safe < other ? safe : other;
-		n = n < safe ? n : safe ? safe : 1;
+		n = n < safe ? n : safe;
 		for (size_t g = 0; g < n; g++) {
 			_mm512_storeu_si512(symbols, step(&x, c));
 			_mm512_storeu_si512(t_symbols, step(&y, d));
 			symbols += HCT_GROUP;
 			t_symbols += HCT_GROUP;
 		}
-		store_pair(s, x, n);
-		store_pair(t, y, n);
+		stop_pair(s, &x);
+		stop_pair(t, &y);
+		s->group += n;
+		t->group += n;
 		groups -= n;
 	}
+	store_pair(s, x);
+	store_pair(t, y);
 }
 
 /* Looks up 16 bits for each of 32 symbols in lanes of 16 bits. */
