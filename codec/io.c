@@ -1,6 +1,7 @@
 #include "io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
@@ -44,4 +45,15 @@ hct_error hct_write_all(int fd, const char *name, const void *src, size_t length
 		length -= (size_t)n;
 	}
 	return HCT_OK;
+}
+
+int hct_open_standard_descriptors(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		/* open gives the lowest number that is free, which is this one. */
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return -1;
+	}
+	return 0;
 }

@@ -15,4 +15,10 @@ hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64
 hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,
 			struct hct_diag *diag);
 
+/* Gives each of stdin, stdout and stderr that is closed a descriptor on which every use
+ * fails as it would on a closed one, so that no file opened later gets its number and
+ * with it what is meant for it.  The first thing in main.  Returns 0, or -1 when
+ * /dev/null cannot be opened. */
+int hct_open_standard_descriptors(void);
+
 #endif

@@ -41,6 +41,10 @@ hct_simd hct_simd_best(void);
 int hct_simd_supported(hct_simd s);
 /* "scalar", "avx2", "avx512". */
 const char *hct_simd_name(hct_simd s);
+/* HCT_OK, or HCT_ERR_ARGUMENT (HCT_SIMD holds no name of a variant) or HCT_ERR_UNSUPPORTED
+ * (this CPU cannot run it): then HCT_SIMD_AUTO passes over HCT_SIMD, and a program may
+ * warn with what diag says. */
+hct_error hct_simd_check_environment(struct hct_diag *diag);
 
 /* What is known about the file that was compressed. */
 struct hct_source {

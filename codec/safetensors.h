@@ -19,7 +19,7 @@ extern "C" {
 #define HCT_SAFETENSORS_MAX_HEADER 100000000u /* bytes of JSON, as the reference has it */
 #define HCT_SAFETENSORS_MAX_RANK   64u
 /* Objects, arrays and their members in one header, about eight for each tensor. */
-#define HCT_SAFETENSORS_MAX_VALUES 10000000u
+#define HCT_SAFETENSORS_MAX_VALUES 4000000u
 
 struct hct_tensor {
 	const char *name;       /* UTF-8, NUL-terminated; may hold any character, also '/' */

@@ -36,15 +36,41 @@ int hct_simd_supported(hct_simd s)
 	return 0;
 }
 
+/* What HCT_SIMD asks for: HCT_SIMD_AUTO when it is not set, -1 when it is no name. */
+static int forced(const char **text)
+{
+	*text = getenv("HCT_SIMD");
+	if (!*text || !**text)
+		return HCT_SIMD_AUTO;
+	for (int s = HCT_SIMD_AUTO; s <= HCT_SIMD_AVX512; s++)
+		if (!strcmp(*text, names[s]))
+			return s;
+	return -1;
+}
+
+hct_error hct_simd_check_environment(struct hct_diag *diag)
+{
+	const char *text;
+	int s = forced(&text);
+
+	if (s < 0)
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"HCT_SIMD=%s is ignored: it can be scalar, avx2 or avx512", text);
+	if (!hct_simd_supported((hct_simd)s))
+		return hct_fail(diag, HCT_ERR_UNSUPPORTED,
+				"HCT_SIMD=%s is ignored: this CPU does not have it", text);
+	return HCT_OK;
+}
+
 hct_simd hct_simd_best(void)
 {
-	const char *forced = getenv("HCT_SIMD");
+	const char *text;
+	int s = forced(&text);
 
 	/* A variant that this CPU lacks is ignored rather than crashed into. */
-	for (int s = HCT_SIMD_SCALAR; forced && s <= HCT_SIMD_AVX512; s++)
-		if (!strcmp(forced, names[s]) && hct_simd_supported((hct_simd)s))
-			return (hct_simd)s;
-	for (int s = HCT_SIMD_AVX512; s > HCT_SIMD_SCALAR; s--)
+	if (s > HCT_SIMD_AUTO && hct_simd_supported((hct_simd)s))
+		return (hct_simd)s;
+	for (s = HCT_SIMD_AVX512; s > HCT_SIMD_SCALAR; s--)
 		if (hct_simd_supported((hct_simd)s))
 			return (hct_simd)s;
 	return HCT_SIMD_SCALAR;
