@@ -93,8 +93,9 @@ $(call obj,$(HCTFS_SRC)): HCT_CFLAGS += $(FUSE_CFLAGS)
 $(B)/libhct.a: $(call obj,$(CODEC_SRC))
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
 
-$(B)/libhct.so: $(call obj,$(CODEC_SRC))
-	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhct.so.$(SOVERSION) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
+$(B)/libhct.so: $(call obj,$(CODEC_SRC)) codec/libhct.map
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhct.so.$(SOVERSION) -Wl,--version-script=codec/libhct.map \
+		$(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(CODEC_LIBS)
 
 $(B)/mkhct: $(call obj,writer/mkhct.c $(WRITER_SRC)) $(B)/libhct.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(CODEC_LIBS)

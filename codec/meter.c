@@ -12,6 +12,8 @@
 
 #define BAR 10
 
+#define FIELDS 5
+
 double hct_meter_now(void)
 {
 	struct timespec t;
@@ -130,10 +132,35 @@ static void format_eta(double seconds, char buf[HCT_UNITS_MAX])
 		hct_units_duration(seconds, buf);
 }
 
+/* The fields of the line in their order, each with what separates it from the one before. */
+struct field {
+	int rank; /* where there is no room, those of lower rank go first */
+	char text[3 * HCT_UNITS_MAX];
+};
+
+/* Writes as many whole fields as fit.  Returns their columns. */
+static unsigned fit(const struct field fields[FIELDS], unsigned width, char *buf, size_t size)
+{
+	for (int least = 0; least < FIELDS; least++) {
+		char line[FIELDS * sizeof(fields->text)] = "";
+
+		for (int i = 0; i < FIELDS; i++)
+			if (fields[i].rank >= least)
+				strcat(line, fields[i].text);
+		size_t n = strlen(line);
+		if (n <= width && n < size) {
+			memcpy(buf, line, n + 1);
+			return (unsigned)n;
+		}
+	}
+	buf[0] = '\0';
+	return 0;
+}
+
 void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char *buf, size_t size)
 {
 	uint64_t done = atomic_load_explicit(&m->done, memory_order_relaxed);
-	char line[256], share[2 * HCT_UNITS_MAX], rate[HCT_UNITS_MAX], eta[HCT_UNITS_MAX];
+	char share[2 * HCT_UNITS_MAX], rate[HCT_UNITS_MAX], eta[HCT_UNITS_MAX];
 	char bar[BAR + 1];
 	double fastest = 0x1p63; /* for the cast of a rate over too short a time */
 
@@ -149,10 +176,17 @@ void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char 
 	bar[BAR] = '\0';
 	format_share(shown, m->total, share, sizeof(share));
 	format_eta(left > 0 ? left / m->rate : 0, eta);
-	snprintf(line, sizeof(line), "[%s] %3d%% %s  %s/s  ETA %s  ", bar, (int)(part * 100), share,
-		 hct_units_size((uint64_t)fmin(m->rate, fastest), rate), eta);
-	append(line, width, buf, size);
-	size_t used = strlen(buf);
-	if (used == strlen(line))
-		append(what, width - (unsigned)used, buf + used, size - used);
+	hct_units_size((uint64_t)fmin(m->rate, fastest), rate);
+	struct field fields[FIELDS] = {
+		{.rank = 0}, {.rank = 4}, {.rank = 2}, {.rank = 1}, {.rank = 3}};
+	snprintf(fields[0].text, sizeof(fields->text), "[%s] ", bar);
+	snprintf(fields[1].text, sizeof(fields->text), "%3d%%", (int)(part * 100));
+	snprintf(fields[2].text, sizeof(fields->text), " %s", share);
+	snprintf(fields[3].text, sizeof(fields->text), "  %s/s", rate);
+	snprintf(fields[4].text, sizeof(fields->text), "  ETA %s", eta);
+	unsigned used = fit(fields, width, buf, size);
+	if (used > 0 && used + 2 < width && used + 3 < size) {
+		memcpy(buf + used, "  ", 2);
+		append(what, width - used - 2, buf + used + 2, size - used - 2);
+	}
 }

@@ -25,7 +25,9 @@ void hct_meter_start(struct hct_meter *m, uint64_t total);
 void hct_meter_add(struct hct_meter *m, uint64_t bytes);
 
 /* Writes "[#####-----]  52% 1.20/2.30 GiB  812 MiB/s  ETA 0:01  what" into buf,
- * cut to width columns (and never inside a UTF-8 character), without a newline.
+ * in at most width columns, without a newline.  What is cut is the text of `what` (never
+ * inside a UTF-8 character); where even the rest is too long, whole fields go: the bar
+ * first, then rate, share, time left and percentage.
  * Called by one thread at a time. */
 void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char *buf, size_t size);
 

@@ -76,8 +76,8 @@ hct_error hct_safetensors_header_len(const uint8_t first[8], uint64_t file_size,
 				n);
 	if (n > file_size - 8)
 		return hct_fail(diag, HCT_ERR_SAFETENSORS,
-				"header claims %" PRIu64 " bytes but the file has only %" PRIu64
-				": not a safetensors file, or a truncated download",
+				"header claims %" PRIu64 " bytes but only %" PRIu64
+				" follow: not a safetensors file, or a truncated download",
 				n, file_size - 8);
 	if (n > HCT_SAFETENSORS_MAX_HEADER)
 		return hct_fail(diag, HCT_ERR_SAFETENSORS,

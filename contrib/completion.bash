@@ -13,7 +13,7 @@ _mkhct() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	case $prev:$cur in
 	-j:* | --jobs:*) COMPREPLY=() ;;
-	*:-*) _hct_words '--lossless --jobs --force --quiet --verbose --json --version --help' ;;
+	*:-*) _hct_words '--lossless --jobs --force --quiet --verbose --json -V --version -h --help' ;;
 	*) _hct_files -f ;;
 	esac
 }
@@ -23,9 +23,9 @@ _hctfs() {
 	case $prev:$cur in
 	-o:*)
 		compopt -o nospace
-		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount debug'
+		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount nonempty debug'
 		;;
-	*:-*) _hct_words '-f -d -s -o -h -V --help --version' ;;
+	*:-*) _hct_words '-f -d -s -o -h -V --debug --help --version' ;;
 	*) _hct_files -f ;;
 	esac
 }
@@ -33,7 +33,11 @@ _hctfs() {
 _hct() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		_hct_words 'ls info check extract compare --help --version'
+		_hct_words 'ls info check extract compare help -h --help -V --version'
+		return
+	fi
+	if [ "${COMP_WORDS[1]}" = help ]; then
+		_hct_words 'ls info check extract compare'
 		return
 	fi
 	case $prev:$cur in

@@ -13,27 +13,29 @@ mkhct)
 		'(-q --quiet -v --verbose)'{-q,--quiet}'[print nothing but errors]' \
 		'(-q --quiet -v --verbose)'{-v,--verbose}'[print a line for each tensor]' \
 		'--json[print the final report as JSON]' \
-		'--version[print the version]' \
+		'(-V --version)'{-V,--version}'[print the version]' \
 		'1:source model:_files' '2:bundle:_files -/'
 	;;
 hctfs)
 	_arguments -s $common \
 		'(-V --version)'{-V,--version}'[print the version]' \
-		'-f[stay in the foreground]' '-d[debugging output]' '-s[one thread]' \
-		'*-o[mount options]:option:_values -s , option cache_size:size: threads:number: readahead:size: uid:number: gid:number: allow_other allow_root auto_unmount debug' \
+		'-f[stay in the foreground]' '(-d --debug)'{-d,--debug}'[show every request]' '-s[one thread]' \
+		'*-o[mount options]:option:_values -s , option cache_size:size: threads:number: readahead:size: uid:number: gid:number: allow_other allow_root auto_unmount nonempty debug' \
 		'1:bundle:_files' '2:mount point:_files -/'
 	;;
 hct)
 	if ((CURRENT == 2)); then
 		_values 'command' \
 			'ls[list tensors]' 'info[totals and options]' 'check[verify every checksum]' \
-			'extract[unpack without FUSE]' 'compare[how far two models are apart]'
+			'extract[unpack without FUSE]' 'compare[how far two models are apart]' \
+			'help[show help]' '--help[show help]' '--version[print the version]'
 		return
 	fi
 	local command=$words[2]
 	shift words
 	((CURRENT--))
 	case $command in
+	help) _values 'command' ls info check extract compare ;;
 	ls) _arguments $common '(-l --long)'{-l,--long}'[more columns]' '--json[print JSON]' '*:bundle:_files' ;;
 	info) _arguments $common '--json[print JSON]' '*:bundle:_files' ;;
 	check)

@@ -34,7 +34,7 @@ struct hctfs_options {
 	unsigned threads;
 	unsigned uid, gid;
 	unsigned max_read; /* bytes of a request; 0: the kernel's own limit */
-	int foreground, debug, single;
+	int foreground, debug, single, nonempty;
 	int help, version;
 };
 
@@ -95,6 +95,9 @@ void hctfs_say(const struct hctfs *fs, int priority, const char *format, ...)
 void hctfs_report(struct hctfs *fs, uint64_t what, const struct hct_diag *diag);
 /* Has libfuse's messages look like ours. */
 void hctfs_log_setup(void);
+/* Between these, libfuse's errors are kept instead of shown; the second returns them. */
+void hctfs_log_hold(void);
+const char *hctfs_log_release(void);
 /* From now on messages go to syslog, and stdin, stdout and stderr to /dev/null. */
 void hctfs_detach(struct hctfs *fs);
 

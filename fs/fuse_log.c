@@ -48,6 +48,33 @@ static void log_to_stderr(enum fuse_log_level level, const char *format, va_list
 	within_line = !*text || text[strlen(text) - 1] != '\n';
 }
 
+static char held[512];
+
+static void hold(enum fuse_log_level level, const char *format, va_list args)
+{
+	size_t used = strlen(held);
+
+	if (level == FUSE_LOG_DEBUG)
+		log_to_stderr(level, format, args);
+	else
+		vsnprintf(held + used, sizeof held - used, format, args);
+}
+
+void hctfs_log_hold(void)
+{
+	held[0] = '\0';
+	fuse_set_log_func(hold);
+}
+
+const char *hctfs_log_release(void)
+{
+	const char *text = strncmp(held, "fuse: ", 6) == 0 ? held + 6 : held;
+
+	hctfs_log_setup();
+	held[strcspn(held, "\n")] = '\0';
+	return text;
+}
+
 void hctfs_log_setup(void)
 {
 	fuse_set_log_func(log_to_stderr);

@@ -1,5 +1,6 @@
 #include "fuse_fs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -29,6 +30,20 @@ static int lies_in(const char *path, const char *dir)
 	return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
+/* A folder that cannot be listed counts as empty: it can still be mounted on. */
+static int holds_something(const char *folder)
+{
+	DIR *dir = opendir(folder);
+	const struct dirent *d;
+	int found = 0;
+
+	while (dir && !found && (d = readdir(dir)) != NULL)
+		found = strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 hct_error hctfs_check_mountpoint(struct hctfs_options *o, struct hct_diag *diag)
 {
 	char *mountpoint = NULL, *bundle = NULL;
@@ -37,12 +52,12 @@ hct_error hctfs_check_mountpoint(struct hctfs_options *o, struct hct_diag *diag)
 	hct_error e = HCT_ERR_IO;
 
 	if (stat(o->mountpoint, &st) < 0)
-		return errno == ENOTCONN
-			       ? hct_fail(diag, HCT_ERR_IO,
-					  "%s: a mount whose server is gone; fusermount3 -u %s",
-					  o->mountpoint, o->mountpoint)
-			       : hct_fail_errno(diag, errno, "%s: cannot mount there",
-						o->mountpoint);
+		return errno == ENOTCONN ? hct_fail(diag, HCT_ERR_IO,
+						    "%s: a mount whose server is gone; fusermount3 "
+						    "-u -z %s first",
+						    o->mountpoint, o->mountpoint)
+					 : hct_fail_errno(diag, errno, "%s: cannot mount there",
+							  o->mountpoint);
 	if (!S_ISDIR(st.st_mode))
 		return hct_fail(diag, HCT_ERR_IO, "%s: cannot mount there: not a folder",
 				o->mountpoint);
@@ -61,10 +76,24 @@ hct_error hctfs_check_mountpoint(struct hctfs_options *o, struct hct_diag *diag)
 			 mountpoint, bundle);
 		goto out;
 	}
-	if (st.st_ino == FUSE_ROOT_ID &&
-	    getxattr(mountpoint, "user.hctfs.version", version, sizeof version) >= 0) {
-		hct_fail(diag, e, "%s: hctfs is mounted there already; fusermount3 -u %s first",
-			 mountpoint, mountpoint);
+	if (st.st_ino == FUSE_ROOT_ID) {
+		/* That stat succeeds says little: its answer may come from the kernel's cache. */
+		int there =
+			getxattr(mountpoint, "user.hctfs.version", version, sizeof version) >= 0;
+
+		if (there || errno == ENOTCONN || errno == ECONNABORTED) {
+			hct_fail(diag, e, "%s: %s; fusermount3 -u %s%s first", mountpoint,
+				 there ? "hctfs is mounted there already"
+				       : "a mount whose server is gone",
+				 there ? "" : "-z ", mountpoint);
+			goto out;
+		}
+	}
+	if (!o->nonempty && holds_something(mountpoint)) {
+		hct_fail(diag, e,
+			 "%s: not empty, and a mount hides what is in it; choose an empty folder, "
+			 "or give -o nonempty",
+			 mountpoint);
 		goto out;
 	}
 	free(o->mountpoint);
@@ -229,9 +258,30 @@ static int await_mount(const struct hctfs *fs, pid_t child, int fd, const struct
 	return HCT_EXIT_SYSTEM;
 }
 
+/* libfuse refuses the options that nobody has taken, in its own words. */
+static struct fuse_session *new_session(struct hctfs *fs, struct fuse_args *args)
+{
+	static const char unknown[] = "unknown option(s): `";
+	struct fuse_session *se;
+	const char *said;
+
+	hctfs_log_hold();
+	se = fuse_session_new(args, &hctfs_ops, sizeof hctfs_ops, fs);
+	said = hctfs_log_release();
+	if (se && *said)
+		hctfs_say(fs, LOG_WARNING, "%s", said);
+	else if (!se && strncmp(said, unknown, sizeof unknown - 1) == 0)
+		hctfs_say(fs, LOG_ERR, "unknown option '%s; try 'hctfs --help'",
+			  said + sizeof unknown - 1);
+	else if (!se)
+		hctfs_say(fs, LOG_ERR, "%s; try 'hctfs --help'",
+			  *said ? said : "libfuse refuses the options");
+	return se;
+}
+
 int hctfs_serve(struct hctfs *fs, struct fuse_args *args)
 {
-	struct fuse_session *se = fuse_session_new(args, &hctfs_ops, sizeof hctfs_ops, fs);
+	struct fuse_session *se = new_session(fs, args);
 	int code = HCT_EXIT_SYSTEM, ends[2];
 	struct stat before;
 	pid_t child;

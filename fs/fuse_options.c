@@ -38,9 +38,12 @@ static const struct fuse_opt flags[] = {
 	FLAG("-f", foreground),
 	FLAG("-s", single),
 	FLAG("-d", debug),
+	FLAG("--debug", debug),
 	FLAG("debug", debug),
+	FLAG("nonempty", nonempty),
 	/* The session wants to know these as well. */
 	FUSE_OPT_KEY("-d", FUSE_OPT_KEY_KEEP),
+	FUSE_OPT_KEY("--debug", FUSE_OPT_KEY_KEEP),
 	FUSE_OPT_KEY("debug", FUSE_OPT_KEY_KEEP),
 	FUSE_OPT_END,
 };
@@ -87,13 +90,14 @@ static const char usage[] =
 	"compressed, at the empty folder MOUNTPOINT.  fusermount3 -u MOUNTPOINT ends it.\n"
 	"\n"
 	"  -f                    stay in the foreground, messages on stderr\n"
-	"  -d, -o debug          the same, and show every request\n"
+	"  -d, --debug, -o debug the same, and show every request\n"
 	"  -s                    one thread for everything\n"
 	"  -o cache_size=SIZE    memory for decoded data, for all files together (256M)\n"
 	"  -o threads=N          threads that decode (one a CPU, at least 4)\n"
 	"  -o readahead=SIZE     how far to read ahead of sequential readers (4M; 0: not)\n"
 	"  -o uid=N, -o gid=N    whose files they seem to be (yours)\n"
 	"  -o allow_other        other users may read, too; allow_root: root may\n"
+	"  -o nonempty           mount over a folder that is not empty, which hides its files\n"
 	"  -o auto_unmount       unmount even if hctfs is killed\n"
 	"  -o ...                other options of FUSE mounts, see mount.fuse3(8)\n"
 	"  -h, --help            this text\n"
@@ -149,6 +153,19 @@ static int parse_number(const char *text, unsigned long most, unsigned *out)
 	return 0;
 }
 
+/* Such a cache is a slip more often than a plan. */
+static void warn_of_large_cache(const char *given, uint64_t bytes)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	char size[HCT_UNITS_MAX];
+
+	if (pages > 0 && page > 0 && bytes / (uint64_t)page > (uint64_t)pages)
+		fprintf(stderr,
+			"hctfs: warning: cache_size=%s is more than the memory of this machine "
+			"(%s)\n",
+			given, hct_units_size((uint64_t)pages * (uint64_t)page, size));
+}
+
 static int check(const struct raw *raw, struct hctfs_options *o)
 {
 	o->uid = getuid();
@@ -171,6 +188,8 @@ static int check(const struct raw *raw, struct hctfs_options *o)
 		return bad_usage("gid is not a number: ", raw->gid);
 	if (raw->max_read && parse_number(raw->max_read, UINT_MAX - 1, &o->max_read) < 0)
 		return bad_usage("max_read is not a number: ", raw->max_read);
+	if (raw->cache_size)
+		warn_of_large_cache(raw->cache_size, o->cache_bytes);
 	return -1;
 }
 
@@ -213,8 +232,8 @@ int hctfs_parse(struct fuse_args *args, struct hctfs_options *o)
 		goto out;
 	}
 	if (!o->bundle || !o->mountpoint) {
-		bad_usage(!o->bundle ? "which bundle, and where?"
-				     : "where to? No mount point given",
+		bad_usage(!o->bundle ? "no bundle and no mount point given"
+				     : "no mount point given",
 			  "");
 		goto out;
 	}

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "codec/hct.h"
+#include "codec/io.h"
 #include "hct_cli.h"
 
 static const struct hct_command *const commands[] = {
@@ -20,10 +21,11 @@ static void print_help(void)
 	puts("Usage: hct COMMAND [OPTION]... ARGUMENT...\n"
 	     "Looks into, checks, unpacks and compares models that mkhct compressed.\n");
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-14s  %s\n", commands[i]->name, commands[i]->summary);
 	puts("\n"
-	     "  --help     this text; 'hct COMMAND --help' tells the options of a command\n"
-	     "  --version  the version\n"
+	     "  help [COMMAND]  the same as --help, or as 'hct COMMAND --help'\n"
+	     "  -h, --help      this text; 'hct COMMAND --help' tells the options of a command\n"
+	     "  -V, --version   the version\n"
 	     "\n"
 	     "Exit codes: 0 done; 1 something is damaged, missing or cannot be compared;\n"
 	     "2 wrong command line; 3 the system refused something; 130 interrupted.");
@@ -48,11 +50,38 @@ static int distance(const char *a, const char *b)
 	return 2;
 }
 
+/* hct help [COMMAND] */
+static int run_help(int argc, char **argv)
+{
+	if (argc > 2) {
+		fprintf(stderr, "hct help: '%s' is one argument too many; try 'hct --help'\n",
+			argv[2]);
+		return HCT_EXIT_USAGE;
+	}
+	if (argc == 1 || strcmp(argv[1], "help") == 0) {
+		print_help();
+		return HCT_EXIT_OK;
+	}
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(argv[1], commands[i]->name) == 0) {
+			fputs(commands[i]->help, stdout);
+			return HCT_EXIT_OK;
+		}
+	}
+	fprintf(stderr, "hct help: unknown command '%s'; try 'hct --help'\n", argv[1]);
+	return HCT_EXIT_USAGE;
+}
+
 static int run_command(int argc, char **argv)
 {
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		if (strcmp(argv[0], commands[i]->name) == 0)
+		if (strcmp(argv[0], commands[i]->name) == 0) {
+			struct hct_diag diag;
+
+			if (hct_simd_check_environment(&diag) != HCT_OK)
+				fprintf(stderr, "hct: warning: %s\n", diag.text);
 			return commands[i]->run(argc, argv);
+		}
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
 		if (distance(argv[0], commands[i]->name) == 1) {
 			fprintf(stderr, "hct: unknown command '%s'; did you mean 'hct %s'?\n",
@@ -69,6 +98,8 @@ int main(int argc, char **argv)
 {
 	int code = HCT_EXIT_OK;
 
+	if (hct_open_standard_descriptors() < 0)
+		return HCT_EXIT_SYSTEM;
 	/* Names are UTF-8 whatever the user's locale; this tells how wide they are. */
 	if (!setlocale(LC_CTYPE, "C.UTF-8"))
 		setlocale(LC_CTYPE, "");
@@ -80,6 +111,8 @@ int main(int argc, char **argv)
 		print_help();
 	else if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
 		puts("hct " HCT_VERSION);
+	else if (strcmp(argv[1], "help") == 0)
+		code = run_help(argc - 1, argv + 1);
 	else
 		code = run_command(argc - 1, argv + 1);
 	/* A result that did not reach its file is a failure. */

@@ -51,7 +51,7 @@ static struct hct_node *find_child(const struct hct_node *dir, const char *name,
 	return child;
 }
 
-static struct hct_node *find_node(const struct hct_tree *tree, const char *path)
+struct hct_node *hct_find_node(const struct hct_tree *tree, const char *path)
 {
 	struct hct_node *node = hct_tree_root(tree);
 
@@ -79,7 +79,7 @@ hct_error hct_choose(const struct hct_command *c, const struct hct_tree *tree, c
 	if (count == 0)
 		memset(mark, 1, nodes);
 	for (int i = 0; i < count; i++) {
-		const struct hct_node *node = find_node(tree, names[i]);
+		const struct hct_node *node = hct_find_node(tree, names[i]);
 
 		if (!node) {
 			hct_say(c, "%s: no such file in the bundle", names[i]);
@@ -103,10 +103,8 @@ int hct_say_bad_files(const struct hct_command *c, const struct hct_tree *tree,
 	for (size_t i = 0; i < hct_tree_count(tree); i++) {
 		const struct hct_node *node = hct_tree_node(tree, i);
 
-		if (chosen[i] && node->kind == HCT_NODE_MODEL && !node->reader) {
-			hct_say_error(c, node->error, node->diag);
-			code = HCT_EXIT_BAD_DATA;
-		}
+		if (chosen[i] && node->kind == HCT_NODE_MODEL && !node->reader)
+			code = hct_worse(code, hct_say_error(c, node->error, node->diag));
 	}
 	return code;
 }

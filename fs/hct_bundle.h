@@ -16,6 +16,9 @@ hct_error hct_open_bundle(const struct hct_command *c, const char *path, struct 
 /* Path of a node as it is shown.  Free it; NULL without memory. */
 char *hct_shown_path(const struct hct_node *node);
 
+/* The node of a path as it is shown, with or without .hct behind it, or NULL. */
+struct hct_node *hct_find_node(const struct hct_tree *tree, const char *path);
+
 /* Which nodes the names choose: one byte for each node of the tree, in its order, all of
  * them when count is 0.  A name is a path as it is shown, with or without .hct behind
  * it; a directory chooses what lies in it.  Says which name is not there
@@ -23,8 +26,8 @@ char *hct_shown_path(const struct hct_node *node);
 hct_error hct_choose(const struct hct_command *c, const struct hct_tree *tree, char **names,
 		     int count, unsigned char **chosen);
 
-/* Says which of the chosen files do not open; returns HCT_EXIT_BAD_DATA if there is one,
- * otherwise HCT_EXIT_OK. */
+/* Says which of the chosen files do not open; returns the gravest of their exit codes, or
+ * HCT_EXIT_OK. */
 int hct_say_bad_files(const struct hct_command *c, const struct hct_tree *tree,
 		      const unsigned char *chosen);
 

@@ -2,22 +2,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/checksum.h"
 #include "codec/units.h"
 #include "hct_bundle.h"
 #include "hct_cli.h"
 #include "hct_json.h"
+#include "hct_report.h"
 #include "hct_workers.h"
 #include "ordered.h"
 
 static const char help[] =
 	"Usage: hct check [-q] [-j N] [--json] BUNDLE\n"
-	"Verifies every checksum of a bundle and the digest of every decoded chunk, and lists\n"
-	"all that is bad, one line each.  Exit code 0 means that nothing is.\n"
+	"Verifies every checksum of a bundle and the digest of every decoded chunk, and that\n"
+	"every file is there that mkhct wrote.  Lists all that is bad, one line each.  Exit\n"
+	"code 0 means that nothing is.\n"
 	"\n"
 	"  -j, --jobs N   threads; as many as there are CPUs by default\n"
 	"  -q, --quiet    print only what is bad, no progress\n"
@@ -29,14 +34,21 @@ static const char help[] =
 /* Bytes of a carried file read at a time. */
 #define READ_BYTES (1u << 20)
 
+/* Notes about files that mkhct did not write; more are counted. */
+#define MOST_NOTES 5
+
 struct check {
 	const struct hct_tree *tree;
 	const struct hct_node **models; /* those that open, by first_chunk */
 	size_t model_count;
 	struct hct_workers workers;
 	struct hct_progress progress;
-	cJSON *bad_list; /* with --json */
+	struct hct_report report;
+	const struct hct_listed **listed; /* for each node of the tree what the report says */
+	cJSON *bad_list, *notes;          /* with --json */
+	int quiet;
 	uint64_t chunks, tensors, bad;
+	int damaged;     /* something is bad that is not the system's refusal */
 	hct_error fatal; /* not about the data: check gave up */
 	char *path;      /* of the file whose chunks are being taken */
 	size_t path_model;
@@ -47,6 +59,7 @@ struct result {
 	struct hct_diag *diag; /* NULL without error, or without memory */
 	size_t model;          /* index into check->models */
 	struct hct_chunk chunk;
+	uint64_t number; /* of the chunk within its tensor */
 };
 
 /* Lists one thing that is bad.  tensor NULL: the whole file. */
@@ -56,6 +69,9 @@ static void report(struct check *k, const char *file, const struct hct_tensor *t
 	cJSON *item;
 
 	k->bad++;
+	/* A file that is not there is no whim of the system: it was, or is listed. */
+	if (hct_error_exit_code(r->err) != HCT_EXIT_SYSTEM || r->err == HCT_ERR_NOT_FOUND)
+		k->damaged = 1;
 	if (!k->bad_list) {
 		hct_put("%s", message);
 		return;
@@ -64,10 +80,33 @@ static void report(struct check *k, const char *file, const struct hct_tensor *t
 	hct_json_text(item, "file", file);
 	if (tensor) {
 		hct_json_text(item, "tensor", tensor->name);
-		hct_json_u64(item, "chunk", r->chunk.number);
+		hct_json_u64(item, "chunk", r->number);
 	}
 	hct_json_text(item, "error", hct_error_string(r->err));
 	hct_json_text(item, "message", message);
+}
+
+/* Lists a file that is bad as a whole. */
+static void report_file(struct check *k, const char *file, hct_error err, const char *message)
+{
+	struct result r = {.err = err};
+
+	report(k, file, NULL, &r, message);
+}
+
+/* Mentions what is odd but not bad. */
+__attribute__((format(printf, 2, 3))) static void note(struct check *k, const char *format, ...)
+{
+	struct hct_diag line = {{0}};
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line.text, sizeof(line.text), format, args);
+	va_end(args);
+	if (k->notes)
+		hct_json_item(k->notes, line.text);
+	else if (!k->quiet)
+		hct_say(&hct_check_command, "note: %s", line.text);
 }
 
 static size_t find_model(const struct check *k, uint64_t number)
@@ -131,11 +170,15 @@ static int take_chunk(void *arg, uint64_t item, void *result, int stop)
 	} else if (!stop) {
 		const char *path = model_path(k, r->model);
 		const hct_reader *reader = k->models[r->model]->reader;
+		struct hct_coding coding;
 
 		k->chunks++;
-		if (r->err)
+		if (r->err) {
+			hct_reader_coding(reader, r->chunk.tensor, &coding);
+			r->number = r->chunk.number - coding.first_chunk;
 			report(k, path, &hct_reader_safetensors(reader)->tensors[r->chunk.tensor],
 			       r, r->diag ? r->diag->text : hct_error_string(r->err));
+		}
 	}
 	free(r->diag);
 	return fatal;
@@ -161,11 +204,12 @@ static hct_error check_chunks(struct check *k)
 	return err ? err : k->fatal;
 }
 
-/* A carried file has no checksum; it must be there, whole and readable. */
+/* Reads a carried file as a whole, and computes its checksum. */
 static hct_error read_plain(struct check *k, const struct hct_node *node, const char *path,
-			    struct hct_diag *diag)
+			    uint64_t *checksum, struct hct_diag *diag)
 {
 	void *buffer = hct_worker_buffer(&k->workers.each[0], 0, READ_BYTES);
+	struct hct_checksum_state *state;
 	hct_error err = HCT_OK;
 	uint64_t done = 0;
 	int fd;
@@ -175,37 +219,133 @@ static hct_error read_plain(struct check *k, const struct hct_node *node, const 
 	fd = open(node->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return hct_fail_errno(diag, errno, "%s", path);
+	state = hct_checksum_begin();
+	if (!state)
+		err = HCT_ERR_NOMEM;
 	while (!err && done < node->size && !hct_interrupted()) {
 		uint64_t left = node->size - done;
 		size_t length = left < READ_BYTES ? (size_t)left : READ_BYTES;
 
 		hct_progress_show(&k->progress, path);
 		err = hct_node_pread(node, NULL, fd, done, buffer, length, diag);
+		if (!err)
+			hct_checksum_add(state, buffer, length);
 		done += length;
 		hct_meter_add(&k->progress.meter, length);
 	}
+	*checksum = hct_checksum_end(state);
 	close(fd);
 	return err;
+}
+
+/* A carried file must be readable, and what mkhct wrote. */
+static hct_error check_plain_file(struct check *k, const struct hct_node *node, const char *path,
+				  struct hct_diag *diag)
+{
+	const struct hct_listed *listed = k->listed[node->ino - 1];
+	uint64_t checksum = 0;
+	hct_error err = read_plain(k, node, path, &checksum, diag);
+
+	/* Another size has been reported already. */
+	if (err || hct_interrupted() || !listed || !listed->has_checksum ||
+	    listed->stored_bytes != node->size || listed->checksum == checksum)
+		return err;
+	return hct_fail(diag, HCT_ERR_CHECKSUM,
+			"%s: not as mkhct wrote it: expected checksum %016" PRIx64
+			", found %016" PRIx64,
+			path, listed->checksum, checksum);
 }
 
 static hct_error check_plain(struct check *k)
 {
 	for (size_t i = 0; i < hct_tree_count(k->tree) && !hct_interrupted(); i++) {
 		const struct hct_node *node = hct_tree_node(k->tree, i);
-		struct result r = {0};
 		struct hct_diag diag = {{0}};
+		hct_error err = HCT_ERR_NOMEM;
 		char *path;
 
 		if (node->kind != HCT_NODE_PLAIN)
 			continue;
 		path = hct_shown_path(node);
-		r.err = path ? read_plain(k, node, path, &diag) : HCT_ERR_NOMEM;
-		if (r.err && r.err != HCT_ERR_NOMEM)
-			report(k, path, NULL, &r, diag.text);
+		if (path)
+			err = check_plain_file(k, node, path, &diag);
+		if (err && err != HCT_ERR_NOMEM)
+			report_file(k, path, err, diag.text);
 		free(path);
-		if (r.err == HCT_ERR_NOMEM)
-			return r.err;
+		if (err == HCT_ERR_NOMEM)
+			return err;
 	}
+	return HCT_OK;
+}
+
+/* Compares what one entry of the report says with what is in the tree. */
+static void check_listed(struct check *k, const struct hct_listed *listed)
+{
+	const char *suffix = listed->kind == HCT_NODE_MODEL ? ".hct" : "";
+	const struct hct_node *node = hct_find_node(k->tree, listed->name);
+	struct hct_diag diag;
+
+	if (!node || node->kind != listed->kind) {
+		hct_fail(&diag, HCT_ERR_NOT_FOUND, "%s%s: missing, mkhct wrote it", listed->name,
+			 suffix);
+		report_file(k, listed->name, HCT_ERR_NOT_FOUND, diag.text);
+		return;
+	}
+	k->listed[node->ino - 1] = listed;
+	/* One that does not open is listed anyway. */
+	if ((node->kind == HCT_NODE_PLAIN || node->reader) &&
+	    node->stored_bytes != listed->stored_bytes) {
+		hct_fail(&diag, HCT_ERR_CORRUPT,
+			 "%s%s: not as mkhct wrote it: expected %" PRIu64 " bytes, found %" PRIu64,
+			 listed->name, suffix, listed->stored_bytes, node->stored_bytes);
+		report_file(k, listed->name, HCT_ERR_CORRUPT, diag.text);
+	}
+}
+
+static void note_unlisted(struct check *k)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < hct_tree_count(k->tree); i++) {
+		const struct hct_node *node = hct_tree_node(k->tree, i);
+		char *path;
+
+		if (node->kind == HCT_NODE_DIR || k->listed[i] || count++ >= MOST_NOTES)
+			continue;
+		path = hct_shown_path(node);
+		note(k, "%s: not written by mkhct", path ? path : "?");
+		free(path);
+	}
+	if (count > MOST_NOTES)
+		note(k, "%" PRIu64 " more files not written by mkhct", count - MOST_NOTES);
+}
+
+/* Whether all is there that mkhct wrote. */
+static hct_error check_report(struct check *k, const char *path)
+{
+	struct hct_diag diag = {{0}};
+	struct stat st;
+	hct_error err;
+
+	k->listed = calloc(hct_tree_count(k->tree) + 1, sizeof(*k->listed));
+	if (!k->listed)
+		return HCT_ERR_NOMEM;
+	if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+		return HCT_OK; /* one file, without its bundle */
+	err = hct_report_read(path, &k->report, &diag);
+	if (err == HCT_ERR_NOT_FOUND) {
+		note(k, "%s: no report of mkhct in it, so files may be missing or altered", path);
+		return HCT_OK;
+	}
+	if (err == HCT_ERR_NOMEM)
+		return err;
+	if (err) {
+		report_file(k, ".hct/report.json", err, diag.text);
+		return HCT_OK;
+	}
+	for (size_t i = 0; i < k->report.count; i++)
+		check_listed(k, &k->report.files[i]);
+	note_unlisted(k);
 	return HCT_OK;
 }
 
@@ -220,7 +360,6 @@ static hct_error prepare(struct check *k, uint64_t *bytes)
 		return HCT_ERR_NOMEM;
 	for (size_t i = 0; i < count; i++) {
 		const struct hct_node *node = hct_tree_node(k->tree, i);
-		struct result r = {.err = node->error};
 
 		if (node->kind == HCT_NODE_MODEL && node->reader) {
 			k->models[k->model_count++] = node;
@@ -229,8 +368,8 @@ static hct_error prepare(struct check *k, uint64_t *bytes)
 		} else if (node->kind == HCT_NODE_MODEL) {
 			char *path = hct_shown_path(node);
 
-			report(k, path ? path : "?", NULL, &r,
-			       node->diag ? node->diag->text : hct_error_string(r.err));
+			report_file(k, path ? path : "?", node->error,
+				    node->diag ? node->diag->text : hct_error_string(node->error));
 			free(path);
 		} else if (node->kind == HCT_NODE_PLAIN) {
 			*bytes += node->size;
@@ -239,16 +378,18 @@ static hct_error prepare(struct check *k, uint64_t *bytes)
 	return HCT_OK;
 }
 
-static hct_error check_all(struct check *k, unsigned threads, int quiet)
+static hct_error check_all(struct check *k, const char *path, unsigned threads)
 {
 	uint64_t bytes;
 	hct_error err = prepare(k, &bytes);
 
 	if (!err)
+		err = check_report(k, path);
+	if (!err)
 		err = hct_workers_create(threads, &k->workers);
 	if (err)
 		return err;
-	hct_progress_start(&k->progress, &hct_check_command, bytes, quiet);
+	hct_progress_start(&k->progress, &hct_check_command, bytes, k->quiet);
 	err = check_chunks(k);
 	if (!err && !hct_interrupted())
 		err = check_plain(k);
@@ -256,7 +397,12 @@ static hct_error check_all(struct check *k, unsigned threads, int quiet)
 	return err ? err : hct_interrupted() ? HCT_ERR_INTERRUPTED : HCT_OK;
 }
 
-static hct_error summary(struct check *k, const char *path, cJSON *json, int quiet)
+static const char *plural(uint64_t count)
+{
+	return count == 1 ? "" : "s";
+}
+
+static hct_error summary(struct check *k, const char *path, cJSON *json)
 {
 	uint64_t files = k->model_count, bytes = atomic_load(&k->progress.meter.done);
 	char size[HCT_UNITS_MAX];
@@ -269,23 +415,24 @@ static hct_error summary(struct check *k, const char *path, cJSON *json, int qui
 		hct_json_bool(json, "ok", k->bad == 0);
 		return hct_json_print(json);
 	}
-	if (quiet)
+	if (k->quiet)
 		return HCT_OK;
 	hct_units_size(bytes, size);
 	if (k->bad)
-		hct_put("%s: %" PRIu64 " bad, listed above (%" PRIu64 " chunks checked, %s)", path,
-			k->bad, k->chunks, size);
+		hct_put("%s: %" PRIu64 " bad, listed above (%" PRIu64 " chunk%s checked, %s)", path,
+			k->bad, k->chunks, plural(k->chunks), size);
 	else
-		hct_put("%s: all good: %" PRIu64 " model %s, %" PRIu64 " tensors, %" PRIu64
-			" chunks, %s",
-			path, files, files == 1 ? "file" : "files", k->tensors, k->chunks, size);
+		hct_put("%s: all good: %" PRIu64 " model file%s, %" PRIu64 " tensor%s, %" PRIu64
+			" chunk%s, %s",
+			path, files, plural(files), k->tensors, plural(k->tensors), k->chunks,
+			plural(k->chunks), size);
 	return HCT_OK;
 }
 
 static int check(const char *path, unsigned threads, int quiet, int json)
 {
 	const struct hct_command *c = &hct_check_command;
-	struct check k = {0};
+	struct check k = {.quiet = quiet};
 	struct hct_tree *tree = NULL;
 	cJSON *top = NULL;
 	hct_error err = hct_open_bundle(c, path, &tree);
@@ -298,20 +445,23 @@ static int check(const char *path, unsigned threads, int quiet, int json)
 		top = hct_json_object(NULL, NULL);
 		hct_json_text(top, "bundle", path);
 		k.bad_list = hct_json_array(top, "bad");
+		k.notes = hct_json_array(top, "notes");
 	}
 	hct_catch_signals();
-	err = check_all(&k, threads, quiet);
+	err = check_all(&k, path, threads);
 	if (err) {
 		code = hct_say_error(c, err, NULL);
 	} else {
-		code = k.bad ? HCT_EXIT_BAD_DATA : HCT_EXIT_OK;
-		err = summary(&k, path, top, quiet);
+		code = k.damaged ? HCT_EXIT_BAD_DATA : k.bad ? HCT_EXIT_SYSTEM : HCT_EXIT_OK;
+		err = summary(&k, path, top);
 		top = NULL;
 		if (err)
 			code = hct_say_error(c, err, NULL);
 	}
 	cJSON_Delete(top);
 	hct_workers_free(&k.workers);
+	hct_report_free(&k.report);
+	free(k.listed);
 	free(k.models);
 	free(k.path);
 	hct_tree_close(tree);

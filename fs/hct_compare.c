@@ -35,6 +35,9 @@ static const char help[] =
 #define BLOCK_UNITS (256u * 1024)
 #define BLOCK_BYTES (4u << 20)
 
+/* Tensors on one side only that are listed; more are counted. */
+#define MOST_MISSING 5
+
 /* Two tensors of one name. */
 struct pair {
 	const struct hct_entry *a, *b;
@@ -137,15 +140,19 @@ static void add_pair(struct compare *k, const struct hct_entry *a)
 static void say_missing(struct compare *k, const struct hct_side *here,
 			const struct hct_side *there)
 {
+	uint64_t count = 0;
+
 	for (size_t i = 0; i < here->entry_count; i++) {
 		const struct hct_entry *e = &here->entries[i];
 
-		if (!e->match) {
+		/* That a file does not open has been said, and is why they are missing. */
+		if (!e->match && ++count <= MOST_MISSING && !there->incomplete)
 			hct_say(k->command, "'%s' is only in %s, not in %s", e->tensor->name,
 				here->path, there->path);
-			k->not_compared++;
-		}
 	}
+	if (count > MOST_MISSING && !there->incomplete)
+		hct_say(k->command, "... and %" PRIu64 " more", count - MOST_MISSING);
+	k->not_compared += count;
 }
 
 static hct_error make_pairs(struct compare *k)
@@ -325,7 +332,8 @@ static struct hct_tally pair_tally(const struct pair *p)
 }
 
 struct summary {
-	struct hct_tally tally; /* tensors; whole files in bytes */
+	uint64_t count;         /* tensors that were compared */
+	struct hct_tally files; /* whole, with all of their tensors */
 	struct hct_metrics metrics;
 	uint64_t identical, same_value;
 	uint64_t grades[5];       /* of those that differ in value */
@@ -336,10 +344,9 @@ static const char *const grade_names[5] = {"Excellent", "Good", "Acceptable", "D
 
 static void add_to_summary(struct summary *s, const struct pair *p)
 {
-	struct hct_tally tally = pair_tally(p);
 	struct figures f = pair_figures(p);
 
-	hct_tally_add(&s->tally, &tally);
+	s->count++;
 	hct_metrics_merge(&s->metrics, &p->metrics);
 	/* Bytes that differ and are no numbers leave the total without a finite error. */
 	if (p->differ && !p->by_value)
@@ -360,14 +367,14 @@ static void add_to_summary(struct summary *s, const struct pair *p)
 
 static void summarize(const struct compare *k, struct summary *s)
 {
-	uint64_t ignored;
+	struct hct_tally a = hct_side_tally(&k->a);
 
 	memset(s, 0, sizeof(*s));
 	for (size_t i = 0; i < k->count; i++)
 		if (!k->pairs[i].err)
 			add_to_summary(s, &k->pairs[i]);
-	hct_side_bytes(&k->a, &s->tally.source_bytes, &ignored);
-	hct_side_bytes(k->stored, &ignored, &s->tally.stored_bytes);
+	s->files = hct_side_tally(k->stored);
+	s->files.source_bytes = a.source_bytes;
 }
 
 static void json_pair(cJSON *list, const struct pair *p)
@@ -396,20 +403,31 @@ static void json_pair(cJSON *list, const struct pair *p)
 
 static hct_error print_json(const struct compare *k, const struct summary *s)
 {
+	static const char *const total_keys[] = {"elements",
+						 "source_bytes",
+						 "stored_bytes",
+						 "bits_per_weight",
+						 "relative_squared_error",
+						 "cosine",
+						 "ratio"};
 	cJSON *top = hct_json_object(NULL, NULL), *list = hct_json_array(top, "tensors"), *total;
 
 	for (size_t i = 0; i < k->count; i++)
 		if (!k->pairs[i].err)
 			json_pair(list, &k->pairs[i]);
 	total = hct_json_object(top, "total");
-	hct_json_u64(total, "elements", s->tally.elements);
-	hct_json_u64(total, "source_bytes", s->tally.source_bytes);
-	hct_json_u64(total, "stored_bytes", s->tally.stored_bytes);
-	hct_json_number(total, "bits_per_weight", hct_tally_bits(&s->tally));
-	hct_json_number(total, "relative_squared_error",
-			hct_metrics_relative_squared_error(&s->metrics));
-	hct_json_number(total, "cosine", hct_metrics_cosine(&s->metrics));
-	hct_json_number(total, "ratio", hct_tally_ratio(&s->tally));
+	if (s->count == 0) {
+		for (size_t i = 0; i < sizeof(total_keys) / sizeof(total_keys[0]); i++)
+			hct_json_number(total, total_keys[i], NAN);
+		return hct_json_print(top);
+	}
+	hct_json_u64(total, total_keys[0], s->files.elements);
+	hct_json_u64(total, total_keys[1], s->files.source_bytes);
+	hct_json_u64(total, total_keys[2], s->files.stored_bytes);
+	hct_json_number(total, total_keys[3], hct_tally_bits(&s->files));
+	hct_json_number(total, total_keys[4], hct_metrics_relative_squared_error(&s->metrics));
+	hct_json_number(total, total_keys[5], hct_metrics_cosine(&s->metrics));
+	hct_json_number(total, total_keys[6], hct_tally_ratio(&s->files));
 	return hct_json_print(top);
 }
 
@@ -466,7 +484,7 @@ static hct_error print_table(const struct compare *k)
 /* "61 tensors: 58 bit-identical, 3 differ (2 Excellent, 1 Good)" */
 static void put_verdict(const struct compare *k, const struct summary *s)
 {
-	uint64_t count = s->tally.count;
+	uint64_t count = s->count;
 	const struct {
 		uint64_t count;
 		const char *what;
@@ -513,12 +531,16 @@ static void put_summary(const struct compare *k, const struct summary *s)
 		hct_put("worst  error %.3g, cosine %.6g, %s: %s", f.error, f.cosine, f.grade,
 			s->worst->a->tensor->name);
 	}
+	if (s->count == 0) {
+		put_verdict(k, s);
+		return;
+	}
 	hct_put("total  error %.3g, cosine %.6g", hct_metrics_relative_squared_error(&s->metrics),
 		hct_metrics_cosine(&s->metrics));
 	hct_put("size   %s as %s, ratio %.4f, %.3f bits a weight",
-		hct_units_size(s->tally.source_bytes, source),
-		hct_units_size(s->tally.stored_bytes, stored), hct_tally_ratio(&s->tally),
-		hct_tally_bits(&s->tally));
+		hct_units_size(s->files.source_bytes, source),
+		hct_units_size(s->files.stored_bytes, stored), hct_tally_ratio(&s->files),
+		hct_tally_bits(&s->files));
 	put_verdict(k, s);
 }
 
@@ -545,7 +567,7 @@ static int compare(const char *path_a, const char *path_b, unsigned threads, int
 		summarize(&k, &s);
 		if (json)
 			err = print_json(&k, &s);
-		else if (!quiet && s.tally.count > 0)
+		else if (!quiet && s.count > 0)
 			err = print_table(&k);
 		if (!err && !json)
 			put_summary(&k, &s);

@@ -37,6 +37,7 @@ struct extract {
 	const struct hct_tree *tree;
 	const char *target; /* directory */
 	int force;
+	unsigned char *made; /* for each node of the tree: its directory is new */
 	struct hct_workers workers;
 	struct hct_progress progress;
 	/* The file at work. */
@@ -193,6 +194,11 @@ static hct_error extract_file(struct extract *x, const struct hct_node *node, co
 
 /* The directory -------------------------------------------------------------------- */
 
+static int is_to_write(const struct hct_node *node, const unsigned char *chosen)
+{
+	return chosen[node->ino - 1] && (node->kind == HCT_NODE_PLAIN || node->reader);
+}
+
 /* DIR within the bundle would mix the two up, and -f would let one eat the other. */
 static int is_same_directory(const char *a, const char *b)
 {
@@ -202,16 +208,19 @@ static int is_same_directory(const char *a, const char *b)
 	       sa.st_ino == sb.st_ino;
 }
 
-/* Refuses before anything is written when a file would be replaced. */
-static hct_error look_for_existing(struct extract *x, const unsigned char *chosen)
+/* Refuses before anything is written when a file would be replaced, or when the disk has
+ * too little room: a file is replaced once the new one is whole, one after the other. */
+static hct_error look_at_target(struct extract *x, const unsigned char *chosen)
 {
+	uint64_t used = 0, freed = 0, needed = 0;
+
 	for (size_t i = 0; i < hct_tree_count(x->tree); i++) {
 		const struct hct_node *node = hct_tree_node(x->tree, i);
 		char *path, *full = NULL;
 		struct stat st;
 		int exists;
 
-		if (!chosen[i] || node->kind == HCT_NODE_DIR)
+		if (!is_to_write(node, chosen))
 			continue;
 		path = hct_shown_path(node);
 		if (!path || asprintf(&full, "%s/%s", x->target, path) < 0) {
@@ -219,15 +228,20 @@ static hct_error look_for_existing(struct extract *x, const unsigned char *chose
 			return HCT_ERR_NOMEM;
 		}
 		exists = lstat(full, &st) == 0;
-		if (exists)
+		if (exists && !x->force)
 			hct_fail(&x->diag, HCT_ERR_EXISTS,
 				 "%s is there already; -f replaces what is there", full);
 		free(full);
 		free(path);
-		if (exists)
+		if (exists && !x->force)
 			return HCT_ERR_EXISTS;
+		used += node->size;
+		if (used > freed && used - freed > needed)
+			needed = used - freed;
+		if (exists && st.st_nlink == 1)
+			freed += 512 * (uint64_t)st.st_blocks;
 	}
-	return HCT_OK;
+	return hct_output_space(x->target, needed, &x->diag);
 }
 
 /* Makes the directories that the chosen files lie in, and those chosen themselves. */
@@ -246,16 +260,35 @@ static hct_error make_directories(struct extract *x, const unsigned char *chosen
 	}
 	for (size_t i = 0; !err && i < count; i++) {
 		const struct hct_node *node = hct_tree_node(x->tree, i);
+		int made = 0;
 		char *path;
 
 		if (!needed[i] || node->kind != HCT_NODE_DIR)
 			continue;
 		path = hct_shown_path(node);
-		err = path ? hct_output_directory(x->target, path, &x->diag) : HCT_ERR_NOMEM;
+		err = path ? hct_output_directory(x->target, path, &made, &x->diag) : HCT_ERR_NOMEM;
+		x->made[i] = (unsigned char)made;
 		free(path);
 	}
 	free(needed);
 	return err;
+}
+
+/* After a failure: removes the directories that were made for files that did not come. */
+static void remove_empty_directories(struct extract *x)
+{
+	for (size_t i = hct_tree_count(x->tree); i-- > 0;) {
+		const struct hct_node *node = hct_tree_node(x->tree, i);
+		char *path;
+
+		/* One that is empty in the bundle, too, is a result like the files. */
+		if (!x->made[i] || (node->child_count == 0 && x->files > 0))
+			continue;
+		path = hct_shown_path(node);
+		if (path)
+			hct_output_remove_directory(x->target, path);
+		free(path);
+	}
 }
 
 /* Whether other files can still be extracted after this error. */
@@ -274,8 +307,7 @@ static int extract_files(struct extract *x, const unsigned char *chosen)
 		hct_error err = HCT_ERR_NOMEM;
 		char *path;
 
-		if (!chosen[i] || node->kind == HCT_NODE_DIR ||
-		    (node->kind == HCT_NODE_MODEL && !node->reader))
+		if (!is_to_write(node, chosen))
 			continue;
 		path = hct_shown_path(node);
 		if (path)
@@ -296,7 +328,7 @@ static uint64_t chosen_bytes(const struct hct_tree *tree, const unsigned char *c
 	for (size_t i = 0; i < hct_tree_count(tree); i++) {
 		const struct hct_node *node = hct_tree_node(tree, i);
 
-		if (chosen[i] && (node->kind == HCT_NODE_PLAIN || node->reader))
+		if (is_to_write(node, chosen))
 			bytes += node->size;
 	}
 	return bytes;
@@ -314,17 +346,24 @@ static int extract(struct extract *x, const char *bundle, const unsigned char *c
 	if (is_same_directory(bundle, x->target))
 		err = hct_fail(&x->diag, HCT_ERR_ARGUMENT,
 			       "%s is the bundle; name another directory", x->target);
-	if (!err && !x->force)
-		err = look_for_existing(x, chosen);
+	if (!err)
+		err = look_at_target(x, chosen);
 	if (!err)
 		err = hct_workers_create(threads, &x->workers);
+	x->made = calloc(hct_tree_count(x->tree) + 1, 1);
+	if (!err && !x->made)
+		err = HCT_ERR_NOMEM;
 	if (!err)
 		err = make_directories(x, chosen);
-	if (err)
-		return hct_worse(code, hct_say_error(x->command, err, &x->diag));
-	hct_progress_start(&x->progress, x->command, chosen_bytes(x->tree, chosen), quiet);
-	code = hct_worse(code, extract_files(x, chosen));
-	hct_progress_end(&x->progress);
+	if (err) {
+		code = hct_worse(code, hct_say_error(x->command, err, &x->diag));
+	} else {
+		hct_progress_start(&x->progress, x->command, chosen_bytes(x->tree, chosen), quiet);
+		code = hct_worse(code, extract_files(x, chosen));
+		hct_progress_end(&x->progress);
+	}
+	if (code != HCT_EXIT_OK && x->made)
+		remove_empty_directories(x);
 	if (!quiet && x->files > 0)
 		hct_put("%s: %" PRIu64 " %s, %s in %s", x->target, x->files,
 			x->files == 1 ? "file" : "files", hct_units_size(x->bytes, size),
@@ -361,6 +400,7 @@ static int run(int argc, char **argv)
 		code = extract(&x, argv[optind], chosen, o.threads, o.quiet);
 	}
 	hct_workers_free(&x.workers);
+	free(x.made);
 	free(chosen);
 	hct_tree_close(tree);
 	return code;

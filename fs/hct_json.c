@@ -44,6 +44,11 @@ void hct_json_text(cJSON *object, const char *key, const char *text)
 	free(valid);
 }
 
+void hct_json_item(cJSON *array, const char *text)
+{
+	hct_json_text(array, NULL, text);
+}
+
 /* cJSON keeps numbers as doubles, so integers go in as text. */
 static cJSON *create_u64(uint64_t value)
 {

@@ -19,6 +19,8 @@ void hct_json_text(cJSON *object, const char *key, const char *text);
 void hct_json_u64(cJSON *object, const char *key, uint64_t value);
 void hct_json_number(cJSON *object, const char *key, double value);
 void hct_json_bool(cJSON *object, const char *key, int value);
+/* Adds text to an array. */
+void hct_json_item(cJSON *array, const char *text);
 /* JSON text as it is; text that is not JSON becomes a string. */
 void hct_json_parsed(cJSON *object, const char *key, const char *json);
 void hct_json_u64_array(cJSON *object, const char *key, const uint64_t *values, unsigned count);

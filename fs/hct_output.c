@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,15 +16,25 @@
 
 #define PART_SUFFIX ".part"
 
-hct_error hct_output_directory(const char *target, const char *path, struct hct_diag *diag)
+static char *join(const char *target, const char *path)
 {
-	hct_error err = HCT_OK;
-	struct stat st;
 	char *full;
 
-	if (asprintf(&full, "%s%s%s", target, *path ? "/" : "", path) < 0)
+	return asprintf(&full, "%s%s%s", target, *path ? "/" : "", path) < 0 ? NULL : full;
+}
+
+hct_error hct_output_directory(const char *target, const char *path, int *made,
+			       struct hct_diag *diag)
+{
+	char *full = join(target, path);
+	hct_error err = HCT_OK;
+	struct stat st;
+
+	*made = 0;
+	if (!full)
 		return HCT_ERR_NOMEM;
-	if (mkdir(full, 0777) != 0) {
+	*made = mkdir(full, 0777) == 0;
+	if (!*made) {
 		int errnum = errno;
 
 		if (errnum != EEXIST || stat(full, &st) != 0)
@@ -32,6 +43,45 @@ hct_error hct_output_directory(const char *target, const char *path, struct hct_
 			err = hct_fail(diag, HCT_ERR_EXISTS, "%s is there and no directory", full);
 	}
 	free(full);
+	return err;
+}
+
+void hct_output_remove_directory(const char *target, const char *path)
+{
+	char *full = join(target, path);
+
+	if (full)
+		rmdir(full);
+	free(full);
+}
+
+static hct_error no_space(const char *where, uint64_t needed, const struct statvfs *vfs,
+			  struct hct_diag *diag)
+{
+	char a[HCT_UNITS_MAX], b[HCT_UNITS_MAX];
+
+	return hct_fail(diag, HCT_ERR_NO_SPACE, "%s: no space left: it needs %s, %s are free",
+			where, hct_units_size(needed, a),
+			hct_units_size((uint64_t)vfs->f_bavail * vfs->f_frsize, b));
+}
+
+hct_error hct_output_space(const char *target, uint64_t needed, struct hct_diag *diag)
+{
+	hct_error err = HCT_OK;
+	struct statvfs vfs;
+	char *parent;
+	int rc = statvfs(target, &vfs);
+
+	if (rc != 0 && errno == ENOENT) {
+		parent = strdup(target);
+		if (!parent)
+			return HCT_ERR_NOMEM;
+		rc = statvfs(dirname(parent), &vfs);
+		free(parent);
+	}
+	/* Some file systems in user space say 0 of everything. */
+	if (rc == 0 && vfs.f_blocks > 0 && vfs.f_frsize > 0 && needed / vfs.f_frsize > vfs.f_bavail)
+		err = no_space(target, needed, &vfs, diag);
 	return err;
 }
 
@@ -60,7 +110,6 @@ static hct_error open_part(struct hct_output *out, struct hct_diag *diag)
 static hct_error reserve(struct hct_output *out, uint64_t size, struct hct_diag *diag)
 {
 	struct statvfs vfs;
-	char needed[HCT_UNITS_MAX], available[HCT_UNITS_MAX];
 
 	if (ftruncate(out->fd, 0) != 0)
 		return hct_fail_errno(diag, errno, "%s: cannot write", out->shown);
@@ -76,9 +125,7 @@ static hct_error reserve(struct hct_output *out, uint64_t size, struct hct_diag 
 	/* What the failed try has taken counts as free again. */
 	if (ftruncate(out->fd, 0) == 0)
 		fstatvfs(out->fd, &vfs);
-	return hct_fail(diag, HCT_ERR_NO_SPACE, "%s: no space left: it needs %s, %s are free",
-			out->shown, hct_units_size(size, needed),
-			hct_units_size((uint64_t)vfs.f_bavail * vfs.f_frsize, available));
+	return no_space(out->shown, size, &vfs, diag);
 }
 
 /* The name that a file has until it is whole: none that a file beside it is to get. */

@@ -20,9 +20,17 @@ struct hct_output {
 	int whole;   /* it has its final name */
 };
 
-/* Makes target, when path is "", or the directory path within target, unless it is there.
- * Parents must exist. */
-hct_error hct_output_directory(const char *target, const char *path, struct hct_diag *diag);
+/* Makes target, when path is "", or the directory path within target, unless it is there;
+ * *made tells.  Parents must exist. */
+hct_error hct_output_directory(const char *target, const char *path, int *made,
+			       struct hct_diag *diag);
+
+/* Removes such a directory when it is empty. */
+void hct_output_remove_directory(const char *target, const char *path);
+
+/* Fails when the disk of target, which need not be there yet, has less than so many bytes
+ * free, where the file system can tell.  Errors: HCT_ERR_NO_SPACE, HCT_ERR_NOMEM. */
+hct_error hct_output_space(const char *target, uint64_t needed, struct hct_diag *diag);
 
 /* Begins the file path, which shows node, within target and reserves its size.  *out is to be ended
  * when this succeeded.  Errors: HCT_ERR_NO_SPACE, HCT_ERR_EXISTS when another program is writing

@@ -7,8 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "hct_bundle.h"
-
 static int has_suffix(const char *text, const char *suffix)
 {
 	size_t length = strlen(text), n = strlen(suffix);
@@ -235,15 +233,20 @@ void hct_entry_coding(const struct hct_entry *e, struct hct_coding *out)
 			.codec = "none", .layers = 1, .stored_bytes = hct_tensor_bytes(e->tensor)};
 }
 
-void hct_side_bytes(const struct hct_side *side, uint64_t *shown, uint64_t *stored)
+struct hct_tally hct_side_tally(const struct hct_side *side)
 {
-	*shown = *stored = 0;
+	struct hct_tally sum = {0};
+
 	for (size_t i = 0; i < side->model_count; i++) {
 		const struct hct_model *m = &side->models[i];
 
-		if (m->used || (m->st && m->st->count == 0)) {
-			*shown += m->node->size;
-			*stored += m->node->stored_bytes;
-		}
+		if (!m->used && !(m->st && m->st->count == 0))
+			continue;
+		sum.count++;
+		sum.source_bytes += m->node->size;
+		sum.stored_bytes += m->node->stored_bytes;
+		for (size_t j = 0; j < m->st->count; j++)
+			sum.elements += m->st->tensors[j].elements;
 	}
+	return sum;
 }

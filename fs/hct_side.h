@@ -8,6 +8,7 @@
 #include "codec/error.h"
 #include "codec/reader.h"
 #include "codec/safetensors.h"
+#include "hct_bundle.h"
 #include "hct_cli.h"
 #include "tree.h"
 
@@ -55,8 +56,8 @@ hct_error hct_entry_read(const struct hct_entry *e, hct_decoder *d, uint64_t off
 /* How a tensor is stored; a plain file's codec is "none". */
 void hct_entry_coding(const struct hct_entry *e, struct hct_coding *out);
 
-/* Sizes of the files that are used, and of those without any tensor: as they are shown,
- * and as they lie on disk. */
-void hct_side_bytes(const struct hct_side *side, uint64_t *shown, uint64_t *stored);
+/* The files that are used, and those without any tensor: how many, all of their elements,
+ * and their sizes as they are shown (source) and as they lie on disk (stored). */
+struct hct_tally hct_side_tally(const struct hct_side *side);
 
 #endif

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
+#include "codec/io.h"
+
 /* Each .hct file of the bundle stays open, and so does each plain file that somebody reads. */
 static void raise_file_limit(void)
 {
@@ -37,10 +39,15 @@ int main(int argc, char **argv)
 	hct_error e;
 	int code;
 
+	if (hct_open_standard_descriptors() < 0)
+		return HCT_EXIT_SYSTEM;
 	hctfs_log_setup();
 	code = hctfs_parse(&args, &fs.options);
 	if (code >= 0)
 		goto out;
+	if (hct_simd_check_environment(&diag) != HCT_OK)
+		fprintf(stderr, "hctfs: warning: %s\n", diag.text);
+	diag.text[0] = '\0';
 	raise_file_limit();
 	e = open_bundle(&fs, &diag);
 	if (e) {

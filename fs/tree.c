@@ -208,7 +208,7 @@ static hct_error see_hidden_folder(struct build *b, const struct hct_node *hidde
 	if (!mark)
 		return no_memory(b, hidden->path);
 	free(mark);
-	if (!there || b->flags & HCT_TREE_KEEP_BAD)
+	if (!there)
 		return HCT_OK;
 	return hct_fail(b->diag, HCT_ERR_UNFINISHED,
 			"%s: mkhct has not finished this bundle; wait for it, or run it again",

@@ -47,11 +47,11 @@ enum {
 };
 
 /* path may be relative; links in it and in the bundle are followed.  Errors: those of
- * hct_reader_open; HCT_ERR_UNFINISHED for a bundle that mkhct has left behind unfinished
- * (not with HCT_TREE_KEEP_BAD); HCT_ERR_CORRUPT for two files that would have one name;
- * HCT_ERR_UNSUPPORTED for links that lead in a circle and for what is neither a file nor a
- * folder; HCT_ERR_LIMIT for more folders in one another, or files, than any model has;
- * HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_ARGUMENT, HCT_ERR_NOMEM. */
+ * hct_reader_open; HCT_ERR_UNFINISHED for a bundle that mkhct has left behind unfinished,
+ * also with HCT_TREE_KEEP_BAD: what lies in it need not belong together; HCT_ERR_CORRUPT for two
+ * files that would have one name; HCT_ERR_UNSUPPORTED for links that lead in a circle and for what
+ * is neither a file nor a folder; HCT_ERR_LIMIT for more folders in one another, or files, than any
+ * model has; HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_ARGUMENT, HCT_ERR_NOMEM. */
 hct_error hct_tree_open(const char *path, unsigned flags, struct hct_tree **out,
 			struct hct_diag *diag);
 void hct_tree_close(struct hct_tree *t);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/checksum.h"
 #include "codec/io.h"
 #include "writer/interrupt.h"
 #include "writer/model.h"
@@ -18,6 +19,8 @@ struct copy {
 	int in, out;
 	const char *out_name;
 	uint64_t done;
+	uint8_t *buffer; /* of BUFFER bytes */
+	struct hct_checksum_state *checksum;
 	struct hct_meter *meter;
 	mkhct_tick tick;
 	void *tick_arg;
@@ -47,6 +50,36 @@ static int is_refusal(int errnum)
 	       errnum == EPERM || errnum == EBADF || errnum == ETXTBSY;
 }
 
+/* Reads at most `most` bytes at offset into the buffer and sums them up.  *got is 0 at the
+ * end of a file that was truncated meanwhile; mkhct_carry says so. */
+static hct_error read_some(struct copy *c, uint64_t offset, size_t most, size_t *got)
+{
+	ssize_t n;
+
+	do
+		n = pread(c->in, c->buffer, most < BUFFER ? most : BUFFER, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return hct_fail_errno(c->diag, errno, "%s: cannot be read", c->from->path);
+	hct_checksum_add(c->checksum, c->buffer, (size_t)n);
+	*got = (size_t)n;
+	return HCT_OK;
+}
+
+/* What the kernel has just copied is summed up from the page cache. */
+static hct_error sum_up(struct copy *c, size_t length)
+{
+	hct_error err = HCT_OK;
+	size_t n = 1;
+
+	for (size_t at = 0; !err && n > 0 && at < length; at += n)
+		err = read_some(c, c->done + at, length - at, &n);
+	if (!err && n == 0)
+		err = hct_fail(c->diag, HCT_ERR_CHANGED, "%s: truncated while it was copied",
+			       c->from->path);
+	return err;
+}
+
 /* Lets the kernel copy, which shares the blocks where the file system can.  Stops without
  * an error where the kernel will not; copy_by_hand goes on from there. */
 static hct_error copy_in_kernel(struct copy *c)
@@ -62,7 +95,9 @@ static hct_error copy_in_kernel(struct copy *c)
 					      c->from->path, c->out_name);
 		if (n <= 0)
 			return HCT_OK;
-		err = step_done(c, (size_t)n);
+		err = sum_up(c, (size_t)n);
+		if (!err)
+			err = step_done(c, (size_t)n);
 		if (err)
 			return err;
 	}
@@ -72,34 +107,20 @@ static hct_error copy_in_kernel(struct copy *c)
 static hct_error copy_by_hand(struct copy *c)
 {
 	hct_error err = HCT_OK;
-	uint8_t *buffer;
+	size_t n = 1;
 
-	if (c->done == c->from->size)
-		return HCT_OK;
-	buffer = malloc(BUFFER);
-	if (!buffer)
-		return hct_fail(c->diag, HCT_ERR_NOMEM, "%s: out of memory", c->from->path);
-	while (!err && c->done < c->from->size) {
-		ssize_t n = pread(c->in, buffer, next_step(c, BUFFER), (off_t)c->done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			err = hct_fail_errno(c->diag, errno, "%s: cannot be read", c->from->path);
-			break;
-		}
-		if (n == 0) /* the check behind us says that it was truncated */
-			break;
-		err = hct_write_all(c->out, c->out_name, buffer, (size_t)n, c->diag);
+	while (!err && n > 0 && c->done < c->from->size) {
+		err = read_some(c, c->done, next_step(c, BUFFER), &n);
 		if (!err)
-			err = step_done(c, (size_t)n);
+			err = hct_write_all(c->out, c->out_name, c->buffer, n, c->diag);
+		if (!err)
+			err = step_done(c, n);
 	}
-	free(buffer);
 	return err;
 }
 
 hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_name,
-		      struct hct_meter *meter, mkhct_tick tick, void *tick_arg,
+		      struct hct_meter *meter, mkhct_tick tick, void *tick_arg, uint64_t *checksum,
 		      struct hct_diag *diag)
 {
 	struct copy c = {.from = from,
@@ -115,7 +136,12 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 	c.in = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (c.in < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", from->path);
-	err = mkhct_entry_unchanged(from, c.in, diag);
+	c.buffer = malloc(BUFFER);
+	c.checksum = hct_checksum_begin();
+	if (c.buffer && c.checksum)
+		err = mkhct_entry_unchanged(from, c.in, diag);
+	else
+		err = hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", from->path);
 	if (!err)
 		err = copy_in_kernel(&c);
 	if (!err)
@@ -128,5 +154,7 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 		err = hct_fail_errno(diag, errno, "%s: cannot be given its mode and time",
 				     out_name);
 	close(c.in);
+	free(c.buffer);
+	*checksum = hct_checksum_end(c.checksum);
 	return err;
 }

@@ -21,6 +21,8 @@
 #include "writer/report.h"
 #include "writer/shards.h"
 
+#define BAGGAGE (1u << 20) /* bytes that are worth a warning */
+
 struct run {
 	struct mkhct_options options;
 	struct mkhct_source source;
@@ -55,17 +57,53 @@ static hct_error check_files(struct run *r)
 	return err;
 }
 
-/* Few models shrink to less than half; less room than that is worth a word. */
+/* Few models shrink to less than two thirds; less room than that is worth a word. */
 static void warn_of_small_space(struct run *r)
 {
 	uint64_t space = mkhct_output_space(r->output);
-	uint64_t need = r->source.carried_bytes + r->source.model_bytes / 2;
-	char a[HCT_UNITS_MAX], b[HCT_UNITS_MAX];
+	uint64_t most = r->source.carried_bytes + r->source.model_bytes;
+	uint64_t least = most - r->source.model_bytes / 3;
+	char a[HCT_UNITS_MAX], b[HCT_UNITS_MAX], c[HCT_UNITS_MAX];
 
-	if (space < need)
-		mkhct_progress_note(
-			&r->progress, "mkhct: warning: %s has %s free and may need more than %s",
-			r->options.out, hct_units_size(space, a), hct_units_size(need, b));
+	if (space < least)
+		mkhct_progress_note(&r->progress,
+				    "mkhct: warning: %s has %s free, and the bundle will probably "
+				    "take %s to %s; make room, or choose another disk",
+				    r->options.out, hct_units_size(space, a),
+				    hct_units_size(least, b), hct_units_size(most, c));
+}
+
+/* What git and the Hugging Face client keep beside a model may be as large as the model. */
+static void warn_of_baggage(struct run *r)
+{
+	static const char *const folders[] = {".git", ".cache/huggingface"};
+	char size[HCT_UNITS_MAX];
+
+	for (size_t f = 0; f < sizeof(folders) / sizeof(*folders); f++) {
+		size_t n = strlen(folders[f]);
+		uint64_t bytes = 0;
+
+		for (size_t i = 0; i < r->source.count; i++) {
+			const char *name = r->source.entries[i].name;
+
+			if (strncmp(name, folders[f], n) == 0 && name[n] == '/')
+				bytes += r->source.entries[i].size;
+		}
+		if (bytes > BAGGAGE)
+			mkhct_progress_note(&r->progress,
+					    "mkhct: warning: the bundle takes along %s/%s (%s); "
+					    "if it is not wanted, move it away first",
+					    r->options.source, folders[f],
+					    hct_units_size(bytes, size));
+	}
+}
+
+static void warn_of_environment(struct run *r)
+{
+	struct hct_diag diag;
+
+	if (hct_simd_check_environment(&diag) != HCT_OK)
+		mkhct_progress_note(&r->progress, "mkhct: warning: %s", diag.text);
 }
 
 /* The reader checks the structure of what was written and knows what each tensor takes. */
@@ -81,7 +119,7 @@ static hct_error report_model(struct run *r, const struct mkhct_entry *entry, in
 	err = hct_reader_open_fd(copy, name, &reader, &r->diag);
 	if (err)
 		return err;
-	err = mkhct_report_add(r->report, entry, reader, &r->diag);
+	err = mkhct_report_add(r->report, entry, reader, 0, &r->diag);
 	mkhct_progress_file(&r->progress, entry->name, entry->size, reader);
 	hct_reader_close(reader);
 	return err;
@@ -108,13 +146,14 @@ static hct_error write_model(struct run *r, const struct mkhct_entry *entry, int
 static hct_error write_carried(struct run *r, const struct mkhct_entry *entry, int fd,
 			       const char *name)
 {
+	uint64_t checksum;
 	hct_error err = mkhct_carry(entry, fd, name, &r->progress.meter, mkhct_progress_tick,
-				    &r->progress, &r->diag);
+				    &r->progress, &checksum, &r->diag);
 
 	if (err)
 		return err;
 	mkhct_progress_file(&r->progress, entry->name, entry->size, NULL);
-	return mkhct_report_add(r->report, entry, NULL, &r->diag);
+	return mkhct_report_add(r->report, entry, NULL, checksum, &r->diag);
 }
 
 static hct_error write_entry(struct run *r, const struct mkhct_entry *entry)
@@ -124,7 +163,7 @@ static hct_error write_entry(struct run *r, const struct mkhct_entry *entry)
 	int fd;
 
 	if (entry->kind == MKHCT_FOLDER)
-		return mkhct_report_add(r->report, entry, NULL, &r->diag);
+		return mkhct_report_add(r->report, entry, NULL, 0, &r->diag);
 	err = mkhct_output_create(r->output, entry, &fd, &name, &r->diag);
 	if (err)
 		return err;
@@ -204,7 +243,9 @@ static hct_error run(struct run *r)
 		return err;
 	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
 			     source->model_bytes + source->carried_bytes);
+	warn_of_environment(r);
 	warn_of_small_space(r);
+	warn_of_baggage(r);
 	for (size_t i = 0; !err && i < source->count; i++)
 		err = write_entry(r, &source->entries[i]);
 	mkhct_progress_clear(&r->progress);
@@ -214,8 +255,8 @@ static hct_error run(struct run *r)
 	if (!err)
 		err = mkhct_interrupt_check(&r->diag);
 	if (!err) {
-		r->begun = 0; /* from here on the bundle is there, or says itself what is wrong */
 		err = mkhct_output_commit(r->output, &r->diag);
+		r->begun = mkhct_output_can_go_back(r->output);
 	}
 	return err ? err : print_result(r, seconds);
 }
@@ -223,11 +264,14 @@ static hct_error run(struct run *r)
 int main(int argc, char **argv)
 {
 	struct run r = {.begun = 0};
-	hct_error err = mkhct_options_parse(argc, argv, &r.options, &r.diag);
+	hct_error err;
 	int clean;
 
+	if (hct_open_standard_descriptors() < 0)
+		return HCT_EXIT_SYSTEM;
+	err = mkhct_options_parse(argc, argv, &r.options, &r.diag);
 	if (err) {
-		fprintf(stderr, "mkhct: %s\nTry 'mkhct --help'.\n", r.diag.text);
+		fprintf(stderr, "mkhct: %s; try 'mkhct --help'\n", r.diag.text);
 		return HCT_EXIT_USAGE;
 	}
 	if (r.options.action != MKHCT_RUN) {

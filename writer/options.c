@@ -9,7 +9,7 @@
 
 #define MAX_JOBS 1024
 
-enum { OPT_LOSSLESS = 256, OPT_JSON, OPT_VERSION };
+enum { OPT_LOSSLESS = 256, OPT_JSON };
 
 const char mkhct_options_help[] =
 	"Usage: mkhct [OPTION]... SRC OUT\n"
@@ -21,7 +21,7 @@ const char mkhct_options_help[] =
 	"  -q, --quiet     print nothing but errors\n"
 	"  -v, --verbose   print a line for each tensor\n"
 	"      --json      print the final report as JSON\n"
-	"      --version   print the version\n"
+	"  -V, --version   print the version\n"
 	"  -h, --help      print this help\n"
 	"\n"
 	"OUT is a new or an empty folder. Mount it with hctfs; list, check and extract it\n"
@@ -50,7 +50,7 @@ static hct_error bad_option(char **argv, struct hct_diag *diag)
 {
 	if (optopt == 0)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no such option", argv[optind - 1]);
-	if (optopt >= OPT_LOSSLESS || strchr("jfqvh", optopt))
+	if (optopt >= OPT_LOSSLESS || strchr("jfqvVh", optopt))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: this option takes no value",
 				argv[optind - 1]);
 	return hct_fail(diag, HCT_ERR_ARGUMENT, "-%c: no such option", optopt);
@@ -82,7 +82,7 @@ hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 					      {"quiet", no_argument, NULL, 'q'},
 					      {"verbose", no_argument, NULL, 'v'},
 					      {"json", no_argument, NULL, OPT_JSON},
-					      {"version", no_argument, NULL, OPT_VERSION},
+					      {"version", no_argument, NULL, 'V'},
 					      {"help", no_argument, NULL, 'h'},
 					      {NULL, 0, NULL, 0}};
 	hct_error err = HCT_OK;
@@ -91,7 +91,7 @@ hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 	*out = (struct mkhct_options){.action = MKHCT_RUN};
 	optind = 0; /* glibc: start anew, also when it was called before */
 	opterr = 0;
-	while (!err && (c = getopt_long(argc, argv, ":j:fqvh", longs, NULL)) != -1) {
+	while (!err && (c = getopt_long(argc, argv, ":j:fqvVh", longs, NULL)) != -1) {
 		switch (c) {
 		case OPT_LOSSLESS:
 			break;
@@ -110,7 +110,7 @@ hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 		case OPT_JSON:
 			out->json = 1;
 			break;
-		case OPT_VERSION:
+		case 'V':
 			out->action = MKHCT_VERSION;
 			return HCT_OK;
 		case 'h':

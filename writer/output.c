@@ -29,6 +29,7 @@ struct slot {
 	char *part;  /* NULL for folders */
 	char *shown; /* for messages: with the bundle's path */
 	int created; /* the part file or the folder, by this run */
+	int named;   /* the part file has become the final one */
 };
 
 struct mkhct_output {
@@ -534,17 +535,30 @@ static int is_in_new_bundle(const char *name, void *arg)
 
 hct_error mkhct_output_commit(struct mkhct_output *o, struct hct_diag *diag)
 {
-	/* From the first rename on there is no way back, only forward. */
-	o->committed = 1;
-	for (size_t i = 0; i < o->count; i++) {
-		const struct slot *s = &o->slots[i];
+	int replaces = o->had_journal || o->old.count > 0;
 
-		if (s->part && renameat(o->root, s->part, o->root, s->final) != 0)
-			return hct_fail_errno(diag, errno,
-					      "%s: cannot be given its name; the bundle is "
-					      "unfinished: run again with --force",
-					      s->shown);
+	for (size_t i = 0; i < o->count; i++) {
+		struct slot *s = &o->slots[i];
+		int errnum;
+
+		if (!s->part)
+			continue;
+		if (renameat(o->root, s->part, o->root, s->final) != 0) {
+			errnum = errno;
+			if (!o->committed)
+				return hct_fail_errno(diag, errnum, "%s: cannot be given its name",
+						      s->shown);
+			return hct_fail(
+				diag, hct_error_from_errno(errnum),
+				"%s: cannot be given its name: %s; the bundle is unfinished "
+				"now: put that right and run again with --force",
+				s->shown, strerror(errnum));
+		}
+		s->named = 1;
+		/* A file of the old bundle may be gone: no way back, only forward. */
+		o->committed |= replaces;
 	}
+	o->committed = 1;
 	mkhct_manifest_remove_old(&o->old, o->root, is_in_new_bundle, o);
 	sync_folders(o);
 	if (unlinkat(o->root, JOURNAL_NAME, 0) != 0)
@@ -559,6 +573,11 @@ static int gone(int fd, const char *name, int flags)
 	return unlinkat(fd, name, flags) == 0 || errno == ENOENT;
 }
 
+int mkhct_output_can_go_back(const struct mkhct_output *o)
+{
+	return !o->committed;
+}
+
 static int roll_back(struct mkhct_output *o)
 {
 	int clean = 1;
@@ -567,7 +586,7 @@ static int roll_back(struct mkhct_output *o)
 		const struct slot *s = &o->slots[i];
 
 		if (s->created)
-			clean &= gone(o->root, s->part ? s->part : s->final,
+			clean &= gone(o->root, s->part && !s->named ? s->part : s->final,
 				      s->part ? 0 : AT_REMOVEDIR);
 	}
 	if (o->made_journal)

@@ -41,8 +41,13 @@ hct_error mkhct_output_create(struct mkhct_output *o, const struct mkhct_entry *
 hct_error mkhct_output_sync(int fd, const char *name, struct hct_diag *diag);
 
 /* Gives all files their names, removes those of the old bundle that are not part of the
- * new one, and syncs the folders.  Call it when every file was created and synced. */
+ * new one, and syncs the folders.  Call it when every file was created and synced.  When a
+ * file cannot be given its name, what was done is undone by mkhct_output_close, unless there
+ * was an old bundle, whose files are gone then: the bundle stays unfinished, and diag says so. */
 hct_error mkhct_output_commit(struct mkhct_output *o, struct hct_diag *diag);
+
+/* 1 unless a commit has begun that cannot be undone. */
+int mkhct_output_can_go_back(const struct mkhct_output *o);
 
 /* Frees the output.  Unless it was committed, removes everything that this run created.
  * Returns 0 when something of it could not be removed.  NULL is allowed. */

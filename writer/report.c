@@ -139,8 +139,16 @@ static int add_model(struct mkhct_report *r, cJSON *object, const hct_reader *re
 	return add_tensors(object, reader);
 }
 
+static int add_checksum(cJSON *object, uint64_t checksum)
+{
+	char hex[17];
+
+	snprintf(hex, sizeof(hex), "%016" PRIx64, checksum);
+	return cJSON_AddStringToObject(object, "xxh3", hex) ? 0 : -1;
+}
+
 hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *entry,
-			   const hct_reader *reader, struct hct_diag *diag)
+			   const hct_reader *reader, uint64_t checksum, struct hct_diag *diag)
 {
 	uint64_t stored = reader ? hct_reader_file_bytes(reader) : entry->size;
 	struct sums *sums = reader ? &r->models : &r->carried;
@@ -152,7 +160,7 @@ hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *ent
 		if (!cJSON_AddStringToObject(object, "kind", reader ? "model" : "carried") ||
 		    mkhct_json_add_u64(object, "source_bytes", entry->size) != 0 ||
 		    mkhct_json_add_u64(object, "stored_bytes", stored) != 0 ||
-		    (reader && add_model(r, object, reader) != 0))
+		    (reader ? add_model(r, object, reader) : add_checksum(object, checksum)) != 0)
 			goto fail;
 		sums->files++;
 		sums->source_bytes += entry->size;

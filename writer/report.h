@@ -18,9 +18,10 @@ hct_error mkhct_report_create(const struct mkhct_source *source, struct mkhct_re
 void mkhct_report_free(struct mkhct_report *r);
 
 /* Adds an entry that is written: a model with the reader of its .hct file, anything else
- * with NULL (folders and carried files are stored as they are). */
+ * with NULL (folders and carried files are stored as they are).  checksum: of a carried
+ * file; the .hct file has its own. */
 hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *entry,
-			   const hct_reader *reader, struct hct_diag *diag);
+			   const hct_reader *reader, uint64_t checksum, struct hct_diag *diag);
 
 /* The JSON text for the bundle, with a list of every model's tensors; free with
  * cJSON_free.  NULL when out of memory. */

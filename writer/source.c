@@ -32,12 +32,27 @@ static hct_error out_of_memory(struct hct_diag *diag, const char *path)
 	return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", path);
 }
 
+/* The name of the compressed file is longer than that of the model. */
+static hct_error check_length(struct scan *s, const char *name, const char *path)
+{
+	size_t more = sizeof(MKHCT_HCT_SUFFIX) - 1;
+
+	if (strlen(mkhct_name_base(name)) + more > NAME_MAX || strlen(name) + more >= PATH_MAX)
+		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
+				"%s: the name has no room for " MKHCT_HCT_SUFFIX
+				" behind it; rename the file",
+				path);
+	return HCT_OK;
+}
+
 static hct_error add_entry(struct scan *s, enum mkhct_kind kind, const char *name, const char *path,
 			   const struct stat *sb)
 {
 	struct mkhct_source *src = s->source;
 	struct mkhct_entry *e;
 
+	if (kind == MKHCT_MODEL && check_length(s, name, path) != HCT_OK)
+		return HCT_ERR_UNSUPPORTED;
 	if (src->count == MAX_ENTRIES)
 		return hct_fail(s->diag, HCT_ERR_LIMIT, "%s: more than %u files", src->path,
 				MAX_ENTRIES);

@@ -79,10 +79,13 @@ def flip(path, offset):
 def test_help_and_version():
     top = hct("--help").stdout
     assert all(f"\n  {name} " in top for name in COMMANDS)
+    assert hct("-h").stdout == hct("help").stdout == top
+    assert hct("--version").stdout == hct("-V").stdout
     assert hct("--version").stdout.startswith("hct 0.")
     for name in COMMANDS:
         done = hct(name, "--help")
         assert done.stdout.startswith(f"Usage: hct {name} ")
+        assert done.stdout == hct(name, "-h").stdout == hct("help", name).stdout
         assert done.stderr == ""
         assert max(map(len, done.stdout.splitlines())) <= 90
 
@@ -293,8 +296,9 @@ def test_check_names_every_damaged_chunk(tmp_path, odd_bundle):
         result = hct_json("check", "-j", jobs, bundle, expect=EXIT_BAD_DATA)
         assert result["ok"] is False
         assert [(b["file"], b["tensor"], b["chunk"]) for b in result["bad"]] == [
-            ("model.safetensors", owner[n], n) for n in chosen
+            ("model.safetensors", owner[n], n - owner.index(owner[n])) for n in chosen
         ]
+        assert all(f"chunk {b['chunk']} " in b["message"] for b in result["bad"])
         assert {b["error"] for b in result["bad"]} == {"checksum mismatch"}
     done = hct("check", "-q", bundle, expect=EXIT_BAD_DATA)
     assert done.stderr == "" and done.stdout.count("\n") == len(chosen)
@@ -330,8 +334,106 @@ def test_check_of_a_truncated_file(tmp_path, sharded_bundle):
 def test_check_of_an_unreadable_carried_file(tmp_path, sharded_bundle):
     bundle = copy_bundle(sharded_bundle, tmp_path)
     (bundle / "config.json").chmod(0)
-    result = hct_json("check", bundle, expect=EXIT_BAD_DATA)
+    result = hct_json("check", bundle, expect=EXIT_SYSTEM)
     assert [b["file"] for b in result["bad"]] == ["config.json"]
+
+
+def test_check_tells_damage_from_refusal(tmp_path, sharded_bundle):
+    """A limit on open files makes the system refuse, whoever asks."""
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+
+    def check(expect):
+        words = ("sh", "-c", 'ulimit -n 5; exec "$@"', "sh", HCT, "check", "--json", bundle)
+        return json.loads(run(*words, expect=expect).stdout)
+
+    result = check(EXIT_SYSTEM)
+    assert result["bad"] and all("Too many open files" in b["message"] for b in result["bad"])
+    first = sorted(bundle.glob("*.safetensors.hct"))[0]
+    os.truncate(first, 100)
+    result = check(EXIT_BAD_DATA)
+    assert "Too many open files" in result["bad"][-1]["message"]
+
+
+def test_check_of_missing_and_altered_files(tmp_path, odd_bundle):
+    bundle = copy_bundle(odd_bundle, tmp_path)
+    report = json.loads((bundle / ".hct" / "report.json").read_text())
+    sizes = {f["name"]: f["stored_bytes"] for f in report["files"] if f["kind"] == "carried"}
+    carried = sorted(sizes, key=sizes.get)
+    gone, longer, other = carried[0], carried[-2], carried[-1]
+    assert len({gone, longer, other}) == 3
+    (bundle / gone).unlink()
+    with open(bundle / longer, "ab") as file:
+        file.write(b"x")
+    flip(bundle / other, 0)
+    (bundle / "adapter.safetensors.hct").unlink()
+    result = hct_json("check", bundle, expect=EXIT_BAD_DATA)
+    assert {b["file"]: b["error"] for b in result["bad"]} == {
+        "adapter.safetensors": "not found",
+        gone: "not found",
+        longer: "corrupt structure",
+        other: "checksum mismatch",
+    }
+    assert len(result["bad"]) == 4 and result["notes"] == []
+    done = hct("check", "-q", bundle, expect=EXIT_BAD_DATA)
+    assert "adapter.safetensors.hct: missing" in done.stdout and done.stdout.count("\n") == 4
+    # A whole model of another size in the place of one that mkhct wrote.
+    shutil.copy(bundle / "model.safetensors.hct", bundle / "adapter.safetensors.hct")
+    result = hct_json("check", bundle, expect=EXIT_BAD_DATA)
+    (bad,) = [b for b in result["bad"] if b["file"] == "adapter.safetensors"]
+    assert f"found {(bundle / 'model.safetensors.hct').stat().st_size}" in bad["message"]
+
+
+def test_check_of_files_that_mkhct_did_not_write(tmp_path, sharded_bundle):
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+    (bundle / "mine").mkdir()
+    for i in range(7):
+        (bundle / "mine" / f"{i}.txt").write_text("mine")
+    done = hct("check", bundle)
+    assert "all good" in done.stdout
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6 and "mine/0.txt" in lines[0] and "2 more files" in lines[5]
+    assert len(hct_json("check", bundle)["notes"]) == 6
+    assert hct("check", "-q", bundle).stderr == ""
+
+
+def test_check_without_a_usable_report(tmp_path, sharded_bundle):
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+    report = bundle / ".hct" / "report.json"
+    for text in ("", "{", "{}", '{"files": [{}]}', '{"files": [{"name": "a", "kind": "model"}]}'):
+        report.write_text(text)
+        (bad,) = hct_json("check", bundle, expect=EXIT_BAD_DATA)["bad"]
+        assert bad["file"] == ".hct/report.json"
+    shutil.rmtree(bundle / ".hct")
+    done = hct("check", bundle)
+    assert "all good" in done.stdout
+    assert done.stderr.count("\n") == 1 and "no report" in done.stderr
+    # One file is not its bundle.
+    assert hct("check", sorted(bundle.glob("*.hct"))[0]).stderr == ""
+
+
+def test_check_of_a_name_that_is_no_utf8(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    make_safetensors(source / "a.safetensors", {"w": ("U8", (4,), b"abcd")})
+    name = os.fsencode(source) + b"/\xff\xfe.txt"
+    with open(name, "wb") as file:
+        file.write(b"text")
+    bundle = compress(source, tmp_path / "bundle")
+    done = hct("check", bundle)
+    assert done.stderr == "" and "1 model file, 1 tensor, 1 chunk, " in done.stdout
+    flip(os.fsencode(bundle) + b"/\xff\xfe.txt", 2)
+    hct("check", bundle, expect=EXIT_BAD_DATA)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unfinished_bundle_is_refused(tmp_path, sharded_bundle, command):
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+    (bundle / ".hct" / "unfinished.json").write_text("{}")
+    (bundle / ".model.safetensors.hct.part").write_bytes(b"part")
+    more = {"extract": [tmp_path / "out"], "compare": [sharded_bundle]}.get(command, [])
+    done = hct(command, bundle, *more, expect=EXIT_BAD_DATA)
+    assert done.stdout == "" and "not finished" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # extract -------------------------------------------------------------------------------
@@ -426,6 +528,21 @@ def test_extract_of_a_damaged_bundle(tmp_path, sharded_model, sharded_bundle):
     assert tree_digests(out) == digests
 
 
+def test_failed_extract_leaves_no_empty_directories(tmp_path, odd_bundle):
+    bundle = copy_bundle(odd_bundle, tmp_path)
+    nested = bundle / "more" / "deep" / "m.safetensors.hct"
+    nested.parent.mkdir(parents=True)
+    shutil.copy(bundle / "model.safetensors.hct", nested)
+    flip(nested, extents(nested)[0][0])
+    name = nested.relative_to(bundle)
+    hct("extract", bundle, tmp_path / "out", name, expect=EXIT_BAD_DATA)
+    assert not (tmp_path / "out").exists()
+    # A directory that was there stays.
+    (tmp_path / "out").mkdir()
+    hct("extract", bundle, tmp_path / "out", name, expect=EXIT_BAD_DATA)
+    assert os.listdir(tmp_path / "out") == []
+
+
 def test_extract_over_the_remains_of_another(tmp_path, sharded_model, sharded_bundle):
     out = tmp_path / "out"
     out.mkdir()
@@ -483,7 +600,7 @@ def test_extract_interrupted(tmp_path, big_bundle, number):
         shutil.rmtree(out)
     assert process.returncode == EXIT_INTERRUPTED
     assert messages == "hct extract: interrupted\n"
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_check_interrupted(big_bundle):
@@ -504,11 +621,28 @@ def test_check_interrupted(big_bundle):
 def test_extract_on_a_full_disk(tmp_path, sharded_model, sharded_bundle):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", disk]
+    sizes = {p.name: p.stat().st_size for p in sharded_model.iterdir()}
+    room = (sum(sizes.values()) // 4096 + len(sizes) + 4) * 4096
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={room}", "none", disk]
     if subprocess.run(mounting, stderr=subprocess.DEVNULL).returncode != 0:
         pytest.skip("cannot mount a tmpfs")
+    first = min(sharded_model.glob("*.safetensors")).name
     try:
+        # Too little room is known before anything is written.
+        (disk / "full").write_bytes(bytes(sizes[first]))
         done = hct("extract", sharded_bundle, disk / "out", expect=EXIT_SYSTEM)
+        assert "no space left" in done.stderr and "free" in done.stderr
+        assert os.listdir(disk) == ["full"]
+        # What -f replaces makes room.
+        (disk / "out").mkdir()
+        (disk / "full").rename(disk / "out" / first)
+        hct("extract", "-f", sharded_bundle, disk / "out")
+        shutil.rmtree(disk / "out")
+        # Unless a program has it open, which only shows when the disk is full.
+        (disk / "out").mkdir()
+        (disk / "out" / first).write_bytes(bytes(sizes[first]))
+        with open(disk / "out" / first, "rb"):
+            done = hct("extract", "-f", sharded_bundle, disk / "out", expect=EXIT_SYSTEM)
         assert "no space left" in done.stderr and "free" in done.stderr
         assert leftovers(disk) == []
         # What is there is whole.
@@ -831,7 +965,11 @@ def test_compare_with_a_damaged_side(tmp_path, sharded_model, sharded_bundle):
         for offset, _ in extents(shard) if shard is not shards[1] else []:
             flip(shard, offset + 1)
     done = hct("compare", sharded_model, bundle, expect=EXIT_BAD_DATA)
-    assert "identical" not in done.stdout and "no tensor was compared" in done.stdout
+    assert done.stdout.startswith("no tensor was compared; ") and done.stdout.count("\n") == 1
+    # What is missing because a file does not open is counted, not listed.
+    assert "is only in" not in done.stderr
+    total = hct_json("compare", sharded_model, bundle, expect=EXIT_BAD_DATA)["total"]
+    assert list(total) == TOTAL_KEYS and set(total.values()) == {None}
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "m.safetensors").write_bytes(b"\xff" * 100)
@@ -840,6 +978,29 @@ def test_compare_with_a_damaged_side(tmp_path, sharded_model, sharded_bundle):
     (broken / "m.safetensors").unlink()
     done = hct("compare", sharded_model, broken, expect=EXIT_BAD_DATA)
     assert done.stderr.count("\n") == 1
+
+
+def test_compare_totals_with_an_unreadable_tensor(tmp_path, sharded_model, sharded_bundle):
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+    before = hct_json("compare", sharded_model, bundle)
+    shard = min(bundle.glob("*.safetensors.hct"))
+    flip(shard, extents(shard)[0][0])
+    after = hct_json("compare", sharded_model, bundle, expect=EXIT_BAD_DATA)
+    assert len(after["tensors"]) == len(before["tensors"]) - 1
+    assert after["total"] == before["total"]
+    assert after["total"]["elements"] == sum(t["elements"] for t in before["tensors"])
+
+
+def test_compare_lists_a_few_that_are_missing(tmp_path):
+    tensors = {f"t{i}": ("U8", (4,), b"abcd") for i in range(20)}
+    make_safetensors(tmp_path / "a.safetensors", tensors)
+    make_safetensors(tmp_path / "b.safetensors", {"t3": tensors["t3"]})
+    done = hct(
+        "compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors", expect=EXIT_BAD_DATA
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6 and lines[5] == "hct compare: ... and 14 more"
+    assert done.stdout.endswith("1 tensor, all bit-identical; 19 not compared\n")
 
 
 def test_compare_of_a_file_of_any_name(tmp_path, sharded_model):

@@ -1,6 +1,7 @@
 """make install: what is there afterwards works, and make uninstall removes all of it."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -74,6 +75,18 @@ def test_library(prefix, tmp_path, compiler, static):
     libraries = {} if static else {"LD_LIBRARY_PATH": str(prefix / "lib")}
     shown = run(tmp_path / "app", next(bundle.glob("*.safetensors.hct")), env=libraries).stdout.split()
     assert shown == ["31", *pkg_config(prefix, "--modversion")]
+
+
+def test_library_exports_what_the_headers_declare(prefix):
+    declared = set()
+    for header in (prefix / "include" / "hct").glob("*.h"):
+        text = re.sub(r"/\*.*?\*/|^#.*?$", "", header.read_text(), flags=re.S | re.M)
+        text = re.sub(r"^(static|struct \w+ \{|typedef enum).*?^\}", "", text, flags=re.S | re.M)
+        declared |= set(re.findall(r"\b(hct_\w+)\(", text))
+    table = run("nm", "-D", "--defined-only", prefix / "lib" / "libhct.so").stdout
+    exported = {line.split()[2] for line in table.splitlines()}
+    assert len(declared) > 40
+    assert exported == declared
 
 
 def test_destdir_and_uninstall(prefix, tmp_path):

@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import pytest
+import xxhash
 from helpers import (
     EXIT_BAD_DATA,
     EXIT_INTERRUPTED,
@@ -248,6 +249,8 @@ def test_json_report(odd_model, tmp_path):
         assert file["stored_bytes"] == stored[name + ".hct" if model else name]
         if model:
             assert file["sha256"] == sha256(odd_model / name)
+        else:
+            assert file["xxh3"] == xxhash.xxh3_64_hexdigest((out / name).read_bytes())
     assert report["tensors"] == sum(f.get("tensors", 0) for f in files.values())
 
     kept = json.loads((out / ".hct/report.json").read_text())
@@ -363,18 +366,100 @@ def test_standard_output_that_is_full(model, tmp_path):
 def test_wrong_command_lines(words, match):
     done = run(MKHCT, *words, expect=EXIT_USAGE)
     assert done.stdout == ""
-    first, second = done.stderr.splitlines()
-    assert first.startswith("mkhct: ") and match in first
-    assert second == "Try 'mkhct --help'."
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mkhct: ") and match in line
+    assert line.endswith("; try 'mkhct --help'")
 
 
 def test_help_and_version():
     text = run(MKHCT, "--help").stdout
     assert text == run(MKHCT, "-h").stdout
     for word in ("--lossless", "-j, --jobs", "-f, --force", "-q, --quiet", "-v, --verbose",
-                 "--json", "--version", "Exit status"):  # fmt: skip
+                 "--json", "-V, --version", "Exit status"):  # fmt: skip
         assert word in text
     assert re.fullmatch(r"mkhct \d+\.\d+\.\d+\n", run(MKHCT, "--version").stdout)
+    assert run(MKHCT, "-V").stdout == run(MKHCT, "--version").stdout
+
+
+def test_closed_standard_descriptors(model, tmp_path):
+    """No file of the bundle gets the number, and with it the text, of a closed one."""
+    expected = tree_digests(compress(model, tmp_path / "expected"))
+    out = tmp_path / "out"
+    subprocess.run(["sh", "-c", 'exec "$0" -v "$1" "$2" <&- >&- 2>&-', MKHCT, model, out],
+                   timeout=60, check=False)  # fmt: skip
+    digests = tree_digests(out)
+    for report in (expected, digests):
+        del report[".hct/report.json"]
+    assert digests == expected
+    assert json.loads((out / ".hct" / "report.json").read_text())["ratio"] > 0
+
+
+def test_unknown_instruction_set(model, tmp_path):
+    expected = tree_digests(compress(model, tmp_path / "expected"))
+    done = run(MKHCT, model, tmp_path / "out", env={"HCT_SIMD": "foo\x1b[2J"})
+    lines = [line for line in done.stderr.splitlines() if "HCT_SIMD" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("mkhct: warning: HCT_SIMD=foo?[2J is ignored")
+    assert "HCT_SIMD" not in run(MKHCT, model, tmp_path / "o2", env={"HCT_SIMD": "scalar"}).stderr
+    digest = sha256(tmp_path / "out" / "model.safetensors.hct")
+    assert digest == expected["model.safetensors.hct"]
+
+
+def test_baggage_is_named(model, tmp_path):
+    for folder in (".git/lfs", ".cache/huggingface", "sub/.git"):
+        (model / folder).mkdir(parents=True)
+    (model / ".git/lfs/object").write_bytes(bytes(3 << 20))
+    (model / ".cache/huggingface/small").write_bytes(bytes(1 << 20))
+    done = run(MKHCT, model, tmp_path / "out")
+    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert f"{model}/.git (3.00 MiB)" in line
+    (model / ".cache/huggingface/part").write_bytes(b"x")
+    done = run(MKHCT, model, tmp_path / "again")
+    assert sum("warning" in line for line in done.stderr.splitlines()) == 2
+    assert run(MKHCT, "-q", model, tmp_path / "quiet").stderr == ""
+
+
+def test_names_that_are_too_long_with_suffix(model, tmp_path):
+    name = "n" * (255 - len(".safetensors")) + ".safetensors"
+    long = make_safetensors(model / name, small_tensors())
+    refuse(model, tmp_path / "out", code=EXIT_BAD_DATA, match=r"n\.safetensors: .* room for \.hct")
+    refuse(long, tmp_path / "out", code=EXIT_BAD_DATA, match="room for .hct")
+    long.rename(model / name[4:])
+    same_after_extract(model, compress(model, tmp_path / "out"), tmp_path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_rename_that_fails(model, tmp_path, old):
+    """Without an old bundle all is undone; with one, what is left is said."""
+    out, source = tmp_path / "out", tmp_path / "source"
+    source.mkdir()
+    make_sparse(source / "model.safetensors", 1 << 30)
+    if old:
+        compress(model, out)
+        (source / "config.json").write_text("new")
+    else:
+        out.mkdir()
+        (source / "a.json").write_text("new")
+    process = start("-f", source, out)
+    started_writing(out)
+    in_the_way = next(source.glob("*.safetensors")).name + ".hct"
+    shutil.rmtree(out / in_the_way, ignore_errors=True)
+    (out / in_the_way).unlink(missing_ok=True)
+    (out / in_the_way).mkdir()
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == EXIT_SYSTEM
+    last = text.splitlines()[-1]
+    assert "cannot be given its name: Is a directory" in last
+    if old:
+        assert "unfinished" in last and "--force" in last
+        assert (out / "config.json").read_text() == "new"
+        (out / in_the_way).rmdir()
+        (source / in_the_way[:-4]).unlink()
+        make_safetensors(source / in_the_way[:-4], small_tensors())
+        same_after_extract(source, compress(source, out, "-f"), tmp_path)
+    else:
+        assert last.endswith(f"{out} is as it was before")
+        assert listing(out) == [in_the_way]
 
 
 # Sources that are refused ------------------------------------------------------------
@@ -752,7 +837,7 @@ def test_full_disk(model, small_disk, what):
         make_safetensors(model / what, {"a": ("F32", (1 << 21,), rng.bytes(8 << 20))})
     out = small_disk / "out"
     done = run(MKHCT, model, out, expect=EXIT_SYSTEM)
-    assert f"warning: {out} has " in done.stderr
+    assert re.search(f"warning: {out} has .* free, and the bundle will .* take .* to .*", done.stderr)
     last = done.stderr.splitlines()[-1]
     assert re.match(r"mkhct: .*No space left on device; .* is as it was before", last)
     assert what in last

@@ -1,6 +1,7 @@
 """hctfs: what a mount shows, how it reads, begins, ends and refuses."""
 
 import concurrent.futures
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -506,6 +507,14 @@ def test_background(odd_model, odd_bundle, point):
     assert wait_until(lambda: not running_with(int(found[0])))
 
 
+def test_closed_standard_descriptors(odd_model, odd_bundle, point):
+    """Neither the pipe to the parent nor a file of the bundle gets their numbers."""
+    command = 'exec "$0" "$1" "$2" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", command, HCTFS, odd_bundle, point], timeout=60, check=False)
+    assert done.returncode == EXIT_OK
+    assert tree_digests(point) == tree_digests(odd_model)
+
+
 def running_with(pid):
     """Whether a process lives; one that only waits to be reaped does not."""
     try:
@@ -559,8 +568,9 @@ def test_two_mounts_of_one_bundle(odd_model, odd_bundle):
         assert tree_digests(a) == tree_digests(b) == tree_digests(odd_model)
 
 
-def test_debug_stays_in_the_foreground(odd_bundle):
-    with mounted(odd_bundle, "-d") as running:
+@pytest.mark.parametrize("option", ["-d", "--debug", "-odebug"])
+def test_debug_stays_in_the_foreground(odd_bundle, option):
+    with mounted(odd_bundle, option) as running:
         (running.path / "config.json").read_bytes()
         assert running.process.poll() is None
         assert wait_until(lambda: "LOOKUP" in running.log)
@@ -599,13 +609,14 @@ def test_options_after_the_paths(odd_model, odd_bundle, point, options):
 # Refusing ------------------------------------------------------------------------------
 
 
-def refused(*arguments, code, text):
+def refused(*arguments, code, text, end=""):
     """hctfs ends with the code and one line on stderr that holds the text."""
     done = run(HCTFS, *arguments, expect=code, timeout=30)
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("hctfs: ")
     assert text in lines[0]
+    assert lines[0].endswith(end)
     assert done.stdout == ""
 
 
@@ -632,6 +643,47 @@ def test_refused_twice(odd_bundle, sharded_bundle, point):
     assert (point / "config.json").read_text() == '{"model_type": "odd"}\n'
 
 
+def test_dead_mount(odd_bundle, point):
+    """Also one of which the kernel still answers stat from its cache."""
+    run(HCTFS, odd_bundle, point)
+    fd = os.open(point / "config.json", os.O_RDONLY)
+    try:
+        os.stat(point)
+        (pid,) = [p for p in servers_of(point) if running_with(p)]
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: not running_with(pid))
+        refused(odd_bundle, point, code=EXIT_SYSTEM, text="fusermount3 -u -z")
+        run("fusermount3", "-u", "-z", point)
+    finally:
+        with contextlib.suppress(OSError):  # nobody answers
+            os.close(fd)
+    run(HCTFS, odd_bundle, point)
+    assert (point / "config.json").read_bytes()
+
+
+def test_folder_that_is_not_empty(odd_model, odd_bundle, point):
+    (point / "mine").write_text("x")
+    refused(odd_bundle, point, code=EXIT_SYSTEM, text="-o nonempty")
+    run(HCTFS, "-o", "nonempty", odd_bundle, point)
+    assert tree_digests(point) == tree_digests(odd_model)
+    run("fusermount3", "-u", point)
+    assert (point / "mine").read_text() == "x"
+
+
+def test_warnings(odd_bundle, point):
+    """What is odd but works is said in a line, and then it works."""
+    done = run(HCTFS, "-o", "cache_size=4096T", odd_bundle, point)
+    assert "hctfs: warning: cache_size=4096T is more than the memory" in done.stderr
+    run("fusermount3", "-u", point)
+    done = run(HCTFS, odd_bundle, point, env={"HCT_SIMD": "foo"})
+    assert "hctfs: warning: HCT_SIMD=foo is ignored" in done.stderr
+    run("fusermount3", "-u", point)
+    for value in ("", "auto", "scalar"):
+        done = run(HCTFS, odd_bundle, point, env={"HCT_SIMD": value})
+        assert "warning" not in done.stderr
+        run("fusermount3", "-u", point)
+
+
 @pytest.mark.parametrize("mode", [(), ("-f",)])
 def test_refused_damaged_bundle(odd_bundle, point, tmp_path, mode):
     bundle = tmp_path / "bundle.hct"
@@ -650,8 +702,8 @@ def test_refused_damaged_bundle(odd_bundle, point, tmp_path, mode):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "which bundle"),
-        (["BUNDLE"], "No mount point"),
+        ([], "no bundle"),
+        (["BUNDLE"], "no mount point"),
         (["BUNDLE", "POINT", "more"], "more"),
         (["BUNDLE", "POINT", "-o", "cache_size=lots"], "cache_size"),
         (["BUNDLE", "POINT", "-o", "cache_size=1K"], "cache_size"),
@@ -663,12 +715,14 @@ def test_refused_damaged_bundle(odd_bundle, point, tmp_path, mode):
         (["BUNDLE", "POINT", "-o", "uid=me"], "uid"),
         (["BUNDLE", "POINT", "-o", "unheard_of"], "unheard_of"),
         (["--unheard-of", "BUNDLE", "POINT"], "unheard-of"),
+        (["BUNDLE", "POINT", "-o", "ro,unheard_of,noatime"], "unknown option '-o unheard_of'"),
         (["-x", "BUNDLE", "POINT"], "-x"),
     ],
 )
 def test_wrong_command_line(odd_bundle, point, arguments, text):
     names = {"BUNDLE": odd_bundle, "POINT": point}
-    refused(*(names.get(a, a) for a in arguments), code=EXIT_USAGE, text=text)
+    hint = "" if "=1K" in "".join(arguments) else "; try 'hctfs --help'"
+    refused(*(names.get(a, a) for a in arguments), code=EXIT_USAGE, text=text, end=hint)
     assert not is_mounted(point)
 
 

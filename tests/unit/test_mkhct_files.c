@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/checksum.h"
 #include "codec/meter.h"
 #include "writer/carry.h"
 #include "writer/hasher.h"
@@ -232,6 +233,18 @@ static int same_contents(const char *a, const char *b)
 	return c == d;
 }
 
+static uint64_t checksum_of(const char *path)
+{
+	static uint8_t data[2 * DATA];
+	FILE *f = fopen(path, "r");
+	size_t n;
+
+	assert_non_null(f);
+	n = fread(data, 1, sizeof(data), f);
+	fclose(f);
+	return hct_checksum(data, n);
+}
+
 static void count_ticks(void *arg, const char *what)
 {
 	(void)what;
@@ -245,15 +258,18 @@ static void test_carry(void **state)
 	struct stat sb;
 	struct hct_diag diag;
 	int out = open(p->copy, O_RDWR | O_CREAT | O_EXCL, 0600);
+	uint64_t sum;
 	int ticks = 0;
 
 	assert_true(out >= 0);
 	chmod(p->path, 04751);
 	look(p);
 	hct_meter_start(&meter, p->entry.size);
-	assert_int_equal(mkhct_carry(&p->entry, out, "copy", &meter, count_ticks, &ticks, &diag),
-			 HCT_OK);
+	assert_int_equal(
+		mkhct_carry(&p->entry, out, "copy", &meter, count_ticks, &ticks, &sum, &diag),
+		HCT_OK);
 	assert_true(same_contents(p->path, p->copy));
+	assert_int_equal(sum, checksum_of(p->copy));
 	assert_int_equal(meter.done, p->entry.size);
 	assert_true(ticks > 0);
 	assert_int_equal(fstat(out, &sb), 0);
@@ -263,7 +279,7 @@ static void test_carry(void **state)
 
 	assert_int_equal(ftruncate(out, 0), 0);
 	assert_int_equal(truncate(p->path, 100), 0);
-	assert_int_equal(mkhct_carry(&p->entry, out, "copy", &meter, NULL, NULL, &diag),
+	assert_int_equal(mkhct_carry(&p->entry, out, "copy", &meter, NULL, NULL, &sum, &diag),
 			 HCT_ERR_CHANGED);
 	close(out);
 }
@@ -273,19 +289,23 @@ static void test_carry_by_hand(void **state)
 {
 	struct place *p = *state;
 	struct hct_meter meter;
+	uint64_t sum;
 	int out = open(p->copy, O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0600);
 
 	assert_true(out >= 0);
 	hct_meter_start(&meter, p->entry.size);
-	assert_int_equal(mkhct_carry(&p->entry, out, "copy", &meter, NULL, NULL, NULL), HCT_OK);
+	assert_int_equal(mkhct_carry(&p->entry, out, "copy", &meter, NULL, NULL, &sum, NULL),
+			 HCT_OK);
 	assert_true(same_contents(p->path, p->copy));
+	assert_int_equal(sum, checksum_of(p->copy));
 	close(out);
 	out = open("/dev/full", O_WRONLY);
 	if (out >= 0) {
 		struct hct_diag diag;
 
-		assert_int_equal(mkhct_carry(&p->entry, out, "full", &meter, NULL, NULL, &diag),
-				 HCT_ERR_NO_SPACE);
+		assert_int_equal(
+			mkhct_carry(&p->entry, out, "full", &meter, NULL, NULL, &sum, &diag),
+			HCT_ERR_NO_SPACE);
 		close(out);
 	}
 }

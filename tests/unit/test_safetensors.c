@@ -433,10 +433,10 @@ static void length_of_the_header(void **state)
 		{0, 100, "header claims 0 bytes, which is too few"},
 		{1, 100, "header claims 1 bytes, which is too few"},
 		{93, 100,
-		 "header claims 93 bytes but the file has only 92: not a safetensors "
+		 "header claims 93 bytes but only 92 follow: not a safetensors "
 		 "file, or a truncated download"},
-		{UINT64_MAX, 100, "header claims 18446744073709551615 bytes but the file has only"},
-		{UINT64_MAX - 7, UINT64_MAX, "the file has only 18446744073709551607"},
+		{UINT64_MAX, 100, "header claims 18446744073709551615 bytes but only 92 follow"},
+		{UINT64_MAX - 7, UINT64_MAX, "only 18446744073709551607 follow"},
 		{100000001, UINT64_MAX, "more than the 100000000 that safetensors allows"},
 	};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {

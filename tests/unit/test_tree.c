@@ -307,6 +307,9 @@ static void test_unfinished(void **state)
 	write_model("b/m.safetensors.hct", 10);
 	write_text("b/.hct/unfinished.json", "{}");
 	assert_int_equal(hct_tree_open("b", 0, &t, &diag), HCT_ERR_UNFINISHED);
+	assert_int_equal(hct_tree_open("b", HCT_TREE_KEEP_BAD, &t, &diag), HCT_ERR_UNFINISHED);
+	assert_null(t);
+	assert_int_equal(unlink("b/.hct/unfinished.json"), 0);
 	assert_int_equal(hct_tree_open("b", HCT_TREE_KEEP_BAD, &t, &diag), HCT_OK);
 	assert_int_equal(hct_tree_count(t), 2);
 	hct_tree_close(t);
