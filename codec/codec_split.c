@@ -5,8 +5,8 @@
 #include "bits.h"
 #include "bytes.h"
 #include "codec.h"
-#include "fused.h"
 #include "join.h"
+#include "onepass.h"
 #include "rans.h"
 #include "split.h"
 
@@ -47,7 +47,7 @@ struct job {
 	const uint8_t *tail; /* decompressed where it was compressed */
 	hct_rans_decode *rans;
 	hct_join *join;
-	hct_fused *fused; /* both of them in one; may be NULL */
+	hct_onepass *onepass; /* both of them in one; may be NULL */
 	const char **why;
 };
 
@@ -325,21 +325,21 @@ static hct_error apply_exceptions(const struct job *j, const struct segment *s)
 	return HCT_OK;
 }
 
-/* Decodes as many groups of two segments as a fused loop can, which wants all of them whole.
+/* Decodes as many groups of two segments as a one-pass loop can, which wants all of them whole.
  * Returns how many. */
-static size_t run_fused(const struct job *j, struct segment *s)
+static size_t run_onepass(const struct job *j, struct segment *s)
 {
 	size_t a = s[0].elements / HCT_GROUP, b = s[1].elements / HCT_GROUP;
 	size_t groups = a < b ? a : b;
-	struct hct_fused_part part[2];
+	struct hct_onepass_part part[2];
 
-	if (!j->fused || s[0].begin || s[1].begin || s[0].end < s[0].elements ||
+	if (!j->onepass || s[0].begin || s[1].begin || s[0].end < s[0].elements ||
 	    s[1].end < s[1].elements)
 		return 0;
 	for (unsigned i = 0; i < 2; i++)
-		part[i] = (struct hct_fused_part){&s[i].rans, s[i].fields, s[i].tail, s[i].column,
-						  s[i].dst};
-	j->fused(&j->tables->join, &part[0], &part[1], groups);
+		part[i] = (struct hct_onepass_part){&s[i].rans, s[i].fields, s[i].tail, s[i].column,
+						    s[i].dst};
+	j->onepass(&j->tables->join, &part[0], &part[1], groups);
 	return groups;
 }
 
@@ -351,7 +351,7 @@ static hct_error run_segments(const struct job *j, struct segment *s, size_t n)
 
 	if (n == 2) {
 		todo[1] = (s[1].end + HCT_GROUP - 1) / HCT_GROUP;
-		g = run_fused(j, s);
+		g = run_onepass(j, s);
 	}
 	while (g < todo[0] || g < todo[1]) {
 		size_t most = todo[0] > todo[1] ? todo[0] : todo[1];
@@ -444,7 +444,7 @@ static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **
 			.segment_elements = (size_t)1 << x->t.segment_log2,
 			.rans = hct_rans_decoder(task->scratch->simd),
 			.join = hct_joiner(task->scratch->simd, l),
-			.fused = hct_fused_find(task->scratch->simd, l),
+			.onepass = hct_onepass_find(task->scratch->simd, l),
 			.why = why};
 	size_t length = task->layers[0].length;
 	uint8_t *scratch, *aside = NULL;

@@ -1,8 +1,8 @@
 /* Internal: entropy decoding and joining of two segments in one loop, for the layouts and
  * instruction sets where that pays: each hides the other's latency, and symbols never leave
  * the registers.  The same bytes as hct_rans_decode and then hct_join. */
-#ifndef HCT_FUSED_H
-#define HCT_FUSED_H
+#ifndef HCT_ONEPASS_H
+#define HCT_ONEPASS_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 #include "rans.h"
 
 /* One of the two segments, at the next group of its rans. */
-struct hct_fused_part {
+struct hct_onepass_part {
 	struct hct_rans_segment *rans;
 	const uint8_t *fields, *tail;
 	uint32_t column;
@@ -19,19 +19,19 @@ struct hct_fused_part {
 };
 
 /* Decodes the next groups of both, which stand at the same group number and are whole. */
-typedef void hct_fused(const struct hct_join_tables *t, const struct hct_fused_part *a,
-		       const struct hct_fused_part *b, size_t groups);
+typedef void hct_onepass(const struct hct_join_tables *t, const struct hct_onepass_part *a,
+			 const struct hct_onepass_part *b, size_t groups);
 
-hct_fused hct_fused_bf16_avx512, hct_fused_f32_avx512;
+hct_onepass hct_onepass_bf16_avx512, hct_onepass_f32_avx512;
 
 /* NULL where there is none. */
-static inline hct_fused *hct_fused_find(hct_simd simd, const struct hct_layout *l)
+static inline hct_onepass *hct_onepass_find(hct_simd simd, const struct hct_layout *l)
 {
 #if defined __x86_64__
 	if (simd == HCT_SIMD_AVX512 && l->unit == 2 && !l->tail)
-		return hct_fused_bf16_avx512;
+		return hct_onepass_bf16_avx512;
 	if (simd == HCT_SIMD_AVX512 && l->unit == 4)
-		return hct_fused_f32_avx512;
+		return hct_onepass_f32_avx512;
 #endif
 	(void)simd;
 	(void)l;

@@ -2,8 +2,8 @@
 
 #include <immintrin.h>
 
-#include "fused.h"
 #include "join_avx512.h"
+#include "onepass.h"
 #include "rans_avx512.h"
 
 /* What the loop moves on in one segment. */
@@ -14,7 +14,7 @@ struct cursor {
 	uint32_t column;
 };
 
-static inline struct cursor begin(const struct hct_fused_part *p)
+static inline struct cursor begin(const struct hct_onepass_part *p)
 {
 	return (struct cursor){hct_load_pair(p->rans), p->fields, p->tail, p->dst, p->column};
 }
@@ -42,8 +42,8 @@ group(struct cursor *c, const struct hct_rans_class *class, const struct hct_joi
 }
 
 static inline __attribute__((always_inline)) void decode(const struct hct_join_tables *t,
-							 const struct hct_fused_part *p,
-							 const struct hct_fused_part *q,
+							 const struct hct_onepass_part *p,
+							 const struct hct_onepass_part *q,
 							 size_t groups, int f32)
 {
 	const struct hct_unpacker u = hct_unpacker(7);
@@ -72,14 +72,14 @@ static inline __attribute__((always_inline)) void decode(const struct hct_join_t
 	hct_store_pair(q->rans, y.x);
 }
 
-void hct_fused_bf16_avx512(const struct hct_join_tables *t, const struct hct_fused_part *a,
-			   const struct hct_fused_part *b, size_t groups)
+void hct_onepass_bf16_avx512(const struct hct_join_tables *t, const struct hct_onepass_part *a,
+			     const struct hct_onepass_part *b, size_t groups)
 {
 	decode(t, a, b, groups, 0);
 }
 
-void hct_fused_f32_avx512(const struct hct_join_tables *t, const struct hct_fused_part *a,
-			  const struct hct_fused_part *b, size_t groups)
+void hct_onepass_f32_avx512(const struct hct_join_tables *t, const struct hct_onepass_part *a,
+			    const struct hct_onepass_part *b, size_t groups)
 {
 	decode(t, a, b, groups, 1);
 }
