@@ -254,7 +254,7 @@ static double decode_codec(const struct model *m, int fd, hct_simd simd, int rep
 
 			if (c->open_tables &&
 			    c->open_tables(&x.st.tensors[t], x.params + rec->params_offset,
-					   rec->params_length, simd, &tables, &why))
+					   rec->params_length, &tables, &why))
 				die(why, NULL);
 			for (uint64_t k = 0; k < rec->chunk_count; k++) {
 				struct hct_extent ext;

@@ -54,9 +54,9 @@ struct hct_codec {
 	uint16_t id;
 	const char *name;
 	unsigned max_layers;
-	/* Checks a tensor's tables and makes them fast for one variant; NULL for codecs without. */
+	/* Checks a tensor's tables and makes them fast to use; NULL for codecs without. */
 	hct_error (*open_tables)(const struct hct_tensor *tensor, const uint8_t *params,
-				 size_t length, hct_simd simd, void **tables, const char **why);
+				 size_t length, void **tables, const char **why);
 	void (*free_tables)(void *tables);
 	/* Writes end - begin bytes to dst.  On error *why is a constant phrase. */
 	hct_error (*decode)(const struct hct_task *task, uint8_t *dst, const char **why);

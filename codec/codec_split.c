@@ -91,14 +91,13 @@ static int init_join(struct hct_join_tables *j, const struct hct_split_tables *t
 }
 
 static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *params, size_t length,
-			     hct_simd simd, void **out, const char **why)
+			     void **out, const char **why)
 {
 	const struct hct_layout *layout = hct_layout_find(tensor->dtype);
 	struct hct_split_tables t;
 	struct tables *x;
 	hct_error e;
 
-	(void)simd;
 	*out = NULL;
 	if (!layout) {
 		*why = "the split codec on a dtype that it does not split";

@@ -120,6 +120,7 @@ static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
 	size_t unit = hct_dtype_unit(p->tensor->dtype);
 	uint64_t n = p->bytes < TRIAL_BYTES ? p->bytes : TRIAL_BYTES;
 	const uint8_t *piece = data + (p->bytes - n) / 2 / unit * unit;
+	const unsigned strides[] = {1, (unsigned)unit};
 	size_t best = n, length;
 
 	n = n / unit * unit;
@@ -134,13 +135,12 @@ static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
 			p->codec = HCT_CODEC_SPLIT;
 		}
 	}
-	for (unsigned stride = 1; n && stride <= unit;
-	     stride = stride < unit ? (unsigned)unit : 16) {
-		length = hct_zstd_encode(e, piece, n, stride, p->level, best);
+	for (size_t i = 0; n && i < (unit > 1 ? 2 : 1); i++) {
+		length = hct_zstd_encode(e, piece, n, strides[i], p->level, best);
 		if (length) {
 			best = length;
 			p->codec = HCT_CODEC_ZSTD;
-			p->stride = stride;
+			p->stride = strides[i];
 		}
 	}
 }

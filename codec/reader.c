@@ -283,7 +283,7 @@ static hct_error find_tables(const hct_reader *r, hct_decoder *d, size_t tensor,
 	}
 	slot_clear(s);
 	e = codec->open_tables(&r->x.st.tensors[tensor], r->x.params + t->params_offset,
-			       t->params_length, d->scratch.simd, &s->tables, why);
+			       t->params_length, &s->tables, why);
 	if (e)
 		return e;
 	s->reader = r;
