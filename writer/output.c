@@ -138,62 +138,6 @@ out:
 
 /* Checks ----------------------------------------------------------------------------- */
 
-/* HCT_ERR_ARGUMENT when folder, or one that it lies in, is a folder of the source (so the
- * bundle would lie in the source), told by device and inode, whatever links lead there. */
-static hct_error refuse_inside_source(const struct mkhct_output *o, const char *folder,
-				      struct hct_diag *diag)
-{
-	const struct mkhct_source *src = o->source;
-	char *real = realpath(folder, NULL);
-	hct_error err = HCT_OK;
-	struct stat sb;
-
-	if (!real)
-		return hct_fail_errno(diag, errno, "%s: cannot be examined", folder);
-	while (!err && src->is_folder) {
-		char *slash = strrchr(real, '/');
-
-		if (stat(*real ? real : "/", &sb) != 0)
-			err = hct_fail_errno(diag, errno, "%s: cannot be examined", real);
-		else if (sb.st_dev == src->dev && sb.st_ino == src->ino)
-			err = HCT_ERR_ARGUMENT;
-		for (size_t i = 0; !err && i < src->count; i++)
-			if (src->entries[i].kind == MKHCT_FOLDER &&
-			    src->entries[i].dev == sb.st_dev && src->entries[i].ino == sb.st_ino)
-				err = HCT_ERR_ARGUMENT;
-		if (err == HCT_ERR_ARGUMENT)
-			hct_fail(diag, err, "%s: lies in the source %s; choose a place outside it",
-				 o->path, src->path);
-		if (!slash)
-			break;
-		*slash = '\0';
-	}
-	free(real);
-	return err;
-}
-
-/* HCT_ERR_ARGUMENT when the source lies in the existing folder sb. */
-static hct_error refuse_around_source(const struct mkhct_output *o, const struct stat *sb,
-				      struct hct_diag *diag)
-{
-	char *real = realpath(o->source->path, NULL);
-	hct_error err = HCT_OK;
-	struct stat up;
-
-	if (!real)
-		return hct_fail_errno(diag, errno, "%s: cannot be examined", o->source->path);
-	for (char *slash; !err && (slash = strrchr(real, '/')) != NULL;) {
-		*slash = '\0';
-		if (stat(*real ? real : "/", &up) == 0 && up.st_dev == sb->st_dev &&
-		    up.st_ino == sb->st_ino)
-			err = hct_fail(diag, HCT_ERR_ARGUMENT,
-				       "%s: the source %s lies in it; choose another folder",
-				       o->path, o->source->path);
-	}
-	free(real);
-	return err;
-}
-
 static hct_error check_new(const struct mkhct_output *o, struct hct_diag *diag)
 {
 	char *parent = strdup(o->path);
@@ -218,7 +162,7 @@ static hct_error check_new(const struct mkhct_output *o, struct hct_diag *diag)
 			       "%s: cannot be made: there is no folder %s; make it first", o->path,
 			       parent);
 	else
-		err = refuse_inside_source(o, parent, diag);
+		err = mkhct_source_refuse_inside(o->source, o->path, parent, diag);
 	free(parent);
 	return err;
 }
@@ -299,9 +243,9 @@ static hct_error check_place(struct mkhct_output *o, int force, struct hct_diag 
 		return hct_fail(diag, HCT_ERR_EXISTS,
 				"%s: a file is there already; OUT is a folder that mkhct makes",
 				o->path);
-	err = refuse_inside_source(o, o->path, diag);
+	err = mkhct_source_refuse_inside(o->source, o->path, o->path, diag);
 	if (!err)
-		err = refuse_around_source(o, &sb, diag);
+		err = mkhct_source_refuse_around(o->source, o->path, &sb, diag);
 	if (err)
 		return err;
 	o->root = open(o->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -295,3 +295,55 @@ const struct mkhct_entry *mkhct_source_find(const struct mkhct_source *s, const 
 		return NULL;
 	return bsearch(&key, s->entries, s->count, sizeof(*s->entries), compare_entries);
 }
+
+hct_error mkhct_source_refuse_inside(const struct mkhct_source *src, const char *out,
+				     const char *folder, struct hct_diag *diag)
+{
+	char *real = realpath(folder, NULL);
+	hct_error err = HCT_OK;
+	struct stat sb;
+
+	if (!real)
+		return hct_fail_errno(diag, errno, "%s: cannot be examined", folder);
+	while (!err && src->is_folder) {
+		char *slash = strrchr(real, '/');
+
+		if (stat(*real ? real : "/", &sb) != 0)
+			err = hct_fail_errno(diag, errno, "%s: cannot be examined", real);
+		else if (sb.st_dev == src->dev && sb.st_ino == src->ino)
+			err = HCT_ERR_ARGUMENT;
+		for (size_t i = 0; !err && i < src->count; i++)
+			if (src->entries[i].kind == MKHCT_FOLDER &&
+			    src->entries[i].dev == sb.st_dev && src->entries[i].ino == sb.st_ino)
+				err = HCT_ERR_ARGUMENT;
+		if (err == HCT_ERR_ARGUMENT)
+			hct_fail(diag, err, "%s: lies in the source %s; choose a place outside it",
+				 out, src->path);
+		if (!slash)
+			break;
+		*slash = '\0';
+	}
+	free(real);
+	return err;
+}
+
+hct_error mkhct_source_refuse_around(const struct mkhct_source *src, const char *out,
+				     const struct stat *sb, struct hct_diag *diag)
+{
+	char *real = realpath(src->path, NULL);
+	hct_error err = HCT_OK;
+	struct stat up;
+
+	if (!real)
+		return hct_fail_errno(diag, errno, "%s: cannot be examined", src->path);
+	for (char *slash; !err && (slash = strrchr(real, '/')) != NULL;) {
+		*slash = '\0';
+		if (stat(*real ? real : "/", &up) == 0 && up.st_dev == sb->st_dev &&
+		    up.st_ino == sb->st_ino)
+			err = hct_fail(diag, HCT_ERR_ARGUMENT,
+				       "%s: the source %s lies in it; choose another folder", out,
+				       src->path);
+	}
+	free(real);
+	return err;
+}

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -53,5 +54,14 @@ void mkhct_source_free(struct mkhct_source *s);
 
 /* The entry of that name, or NULL.  O(log n). */
 const struct mkhct_entry *mkhct_source_find(const struct mkhct_source *s, const char *name);
+
+/* HCT_ERR_ARGUMENT when folder, or one that it lies in, is a folder of the source (so the bundle
+ * out would lie in the source), told by device and inode, whatever links lead there. */
+hct_error mkhct_source_refuse_inside(const struct mkhct_source *src, const char *out,
+				     const char *folder, struct hct_diag *diag);
+
+/* HCT_ERR_ARGUMENT when the source lies in the existing folder sb, which is out. */
+hct_error mkhct_source_refuse_around(const struct mkhct_source *src, const char *out,
+				     const struct stat *sb, struct hct_diag *diag);
 
 #endif
