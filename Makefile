@@ -32,28 +32,44 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
 
 PKG := pkg-config
-CODEC_PKGS  := libzstd libcjson libxxhash
-FUSE_PKGS   := fuse3
-WRITER_PKGS := libcrypto
-TEST_PKGS   := cmocka
+CODEC_PKGS   := libzstd libcjson libxxhash
+FUSE_PKGS    := fuse3
+FFTW_PKGS    := fftw3f fftw3
+LAPACK_PKGS  := openblas# by LAPACK's Fortran interface: not every OpenBLAS has LAPACKE
+WRITER_PKGS  := libcrypto
+TEST_PKGS    := cmocka
 
-# Libraries are asked for once, and only by goals that compile something themselves.
+# Libraries are asked for once, and only by goals that compile something themselves.  What reads
+# bundles is built without the libraries of the encoder.
 INDIRECT := setup check check-loaders quickstart sanitize fuzz lint uninstall clean distclean help
 GOALS    := $(filter-out $(INDIRECT),$(or $(MAKECMDGOALS),all))
 ifneq ($(GOALS),)
-NEEDED   := $(CODEC_PKGS) $(FUSE_PKGS) $(WRITER_PKGS) $(if $(filter unit $(B)/tests/%,$(GOALS)),$(TEST_PKGS))
+READERS  := $(addprefix $(B)/,hct hctfs libhct.a libhct.so libhct.pc)
+ENCODING := $(filter-out $(READERS),$(GOALS))
+NEEDED   := $(CODEC_PKGS) $(if $(ENCODING)$(filter $(B)/hctfs,$(GOALS)),$(FUSE_PKGS)) \
+            $(if $(ENCODING),$(FFTW_PKGS) $(LAPACK_PKGS) $(WRITER_PKGS)) \
+            $(if $(filter unit $(B)/tests/%,$(GOALS)),$(TEST_PKGS))
 MISSING  := $(strip $(foreach p,$(NEEDED),$(if $(shell $(PKG) --exists $(p) 2>&1 || echo no),$(p))))
 ifneq ($(MISSING),)
 $(error $(PKG) does not find $(MISSING): run contrib/setup.sh, which installs what hctfs needs)
 endif
-FUSE_CFLAGS := $(shell $(PKG) --cflags $(FUSE_PKGS))
-CODEC_LIBS  := $(shell $(PKG) --libs $(CODEC_PKGS)) -lm -pthread
-FUSE_LIBS   := $(shell $(PKG) --libs $(FUSE_PKGS))
-WRITER_LIBS := $(shell $(PKG) --libs $(WRITER_PKGS))
-TEST_LIBS   := $(shell $(PKG) --libs $(TEST_PKGS) 2>/dev/null)
+pkg = $(shell $(PKG) $(1) 2>/dev/null)
+FUSE_CFLAGS    := $(call pkg,--cflags $(FUSE_PKGS))
+ENCODER_CFLAGS := $(call pkg,--cflags $(FFTW_PKGS) $(LAPACK_PKGS))
+CODEC_LIBS     := $(call pkg,--libs $(CODEC_PKGS)) -lm -pthread
+FUSE_LIBS      := $(call pkg,--libs $(FUSE_PKGS))
+LAPACK_LIBS    := $(call pkg,--libs $(LAPACK_PKGS))
+# OpenBLAS starts threads as soon as it is loaded: only a program that calls it should.
+ENCODER_LIBS   := -Wl,--push-state,--as-needed $(call pkg,--libs $(FFTW_PKGS)) $(LAPACK_LIBS) -Wl,--pop-state
+WRITER_LIBS    := $(call pkg,--libs $(WRITER_PKGS))
+TEST_LIBS      := $(call pkg,--libs $(TEST_PKGS))
 endif
 
-CODEC_SRC  := $(wildcard codec/*.c)
+# What only encodes, and may need FFTW and LAPACK: libhctenc.  The rest of codec/ is libhct.
+ENCODER_SRC := $(addprefix codec/,appender.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
+                 dct_tiles_avx512.c encoder.c split_encode.c split_plan.c tcq_encode.c tcq_fit.c tcq_plan.c \
+                 viterbi.c viterbi_avx2.c viterbi_avx512.c widen.c)
+CODEC_SRC   := $(filter-out $(ENCODER_SRC),$(wildcard codec/*.c))
 FS_SRC     := $(filter-out fs/hctfs.c fs/hct.c fs/fuse_%.c fs/hct_%.c,$(wildcard fs/*.c))
 HCTFS_SRC  := fs/hctfs.c $(wildcard fs/fuse_*.c)
 HCT_SRC    := fs/hct.c $(wildcard fs/hct_*.c)
@@ -65,7 +81,7 @@ BENCH_SRC  := $(wildcard bench/*.c)
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 PROGRAMS := $(B)/mkhct $(B)/hctfs $(B)/hct
-LIBS     := $(B)/libhct.a $(B)/libhct.so
+LIBS     := $(addprefix $(B)/,libhct.a libhct.so libhctenc.a libhctenc.so)
 
 all: $(PROGRAMS) $(LIBS) ## the programs and libraries, in build/ (the default)
 
@@ -89,16 +105,27 @@ $(B)/obj/%.o: %.c $(B)/flags
 	$(call say,CC,$<)$(CC) $(HCT_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(call simd_flags,$<) $(EXTRA_$(subst /,_,$*)) -c -o $@ $<
 
 $(call obj,$(HCTFS_SRC)): HCT_CFLAGS += $(FUSE_CFLAGS)
+$(call obj,$(ENCODER_SRC)): HCT_CFLAGS += $(ENCODER_CFLAGS)
 
 $(B)/libhct.a: $(call obj,$(CODEC_SRC))
+$(B)/libhctenc.a: $(call obj,$(ENCODER_SRC))
+$(B)/libhct.a $(B)/libhctenc.a:
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
 
 $(B)/libhct.so: $(call obj,$(CODEC_SRC)) codec/libhct.map
 	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhct.so.$(SOVERSION) -Wl,--version-script=codec/libhct.map \
 		$(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(CODEC_LIBS)
 
-$(B)/mkhct: $(call obj,writer/mkhct.c $(WRITER_SRC)) $(B)/libhct.a
-	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(CODEC_LIBS)
+# With what it uses of libhct inside, hidden: the encoder and libhct.so need not be of one version.
+$(B)/libhctenc.so: $(call obj,$(ENCODER_SRC)) $(B)/libhct.a codec/libhctenc.map
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libhctenc.so.$(SOVERSION) \
+		-Wl,--version-script=codec/libhctenc.map $(CFLAGS) $(LDFLAGS) -o $@ \
+		$(filter %.o %.a,$^) $(ENCODER_LIBS) $(CODEC_LIBS)
+
+ENCODER := $(B)/libhctenc.a $(B)/libhct.a
+
+$(B)/mkhct: $(call obj,writer/mkhct.c $(WRITER_SRC)) $(ENCODER)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(ENCODER_LIBS) $(CODEC_LIBS)
 
 $(B)/hctfs: $(call obj,$(HCTFS_SRC) $(FS_SRC)) $(B)/libhct.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(CODEC_LIBS)
@@ -108,9 +135,9 @@ $(B)/hct: $(call obj,$(HCT_SRC) $(FS_SRC)) $(B)/libhct.a
 
 # Unit tests: one program for each module, linked with everything but the mains.
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRC))
-$(UNIT_BIN): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(B)/libhct.a
+$(UNIT_BIN): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(ENCODER)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(WRITER_LIBS) $(CODEC_LIBS)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(WRITER_LIBS) $(ENCODER_LIBS) $(CODEC_LIBS)
 
 SUITE ?=
 unit: $(UNIT_BIN) ## the unit tests
@@ -160,8 +187,8 @@ FUZZ_SECONDS ?= 60
 FUZZ_CC ?= clang
 FUZZ_FLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/%,$(FUZZ_SRC))
-$(FUZZ_BIN): $(B)/%: $(B)/obj/tests/fuzz/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(B)/libhct.a
-	$(call say,LD,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(CODEC_LIBS)
+$(FUZZ_BIN): $(B)/%: $(B)/obj/tests/fuzz/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(ENCODER)
+	$(call say,LD,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(WRITER_LIBS) $(ENCODER_LIBS) $(CODEC_LIBS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60)
 	@if echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
@@ -193,30 +220,33 @@ check-loaders: setup ## the tests that load models with torch and transformers
 quickstart: ## set-up, build, and a real model from end to end
 	$(Q)MAKE='$(MAKE)' B='$(B)' contrib/quickstart.sh
 
-# A benchmark may look inside libhct, as the unit tests do.
+# A benchmark may look inside the libraries, as the unit tests do.
 BENCH_BIN := $(patsubst bench/%.c,$(B)/bench_%,$(BENCH_SRC))
-$(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(B)/libhct.a
-	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
+$(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(ENCODER)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENCODER_LIBS) $(CODEC_LIBS)
 
 bench: all $(BENCH_BIN) ## benchmarks
 	$(Q)HCT_BUILD='$(abspath $(B))' bench/run.sh
 
-PUBLIC_HEADERS := $(addprefix codec/,hct.h appender.h dtype.h encoder.h error.h metrics.h reader.h safetensors.h)
+PUBLIC_HEADERS := $(addprefix codec/,hct.h dtype.h error.h metrics.h reader.h safetensors.h) \
+                  $(addprefix codec/,hctenc.h appender.h dct.h encoder.h)
 MAN := $(wildcard writer/*.[1-8] fs/*.[1-8])
 
-$(B)/libhct.pc: codec/libhct.pc.in codec/hct.h Makefile FORCE
+$(B)/libhct.pc: REQUIRES := $(CODEC_PKGS)
+$(B)/libhctenc.pc: REQUIRES := $(FFTW_PKGS) $(CODEC_PKGS)
+$(B)/%.pc: codec/%.pc.in codec/hct.h Makefile FORCE
 	@mkdir -p $(@D)
 	@sed -e 's|@prefix@|$(PREFIX)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|' \
-		-e 's|@version@|$(VERSION)|; s|@requires@|$(CODEC_PKGS)|' $< >$@
+		-e 's|@version@|$(VERSION)|; s|@requires@|$(REQUIRES)|; s|@lapack_libs@|$(LAPACK_LIBS)|' $< >$@
 
-install: all $(B)/libhct.pc ## programs, libraries, manual pages ... to PREFIX (/usr/local)
+install: all $(B)/libhct.pc $(B)/libhctenc.pc ## programs, libraries, manual pages ... to PREFIX (/usr/local)
 	$(Q)install -d $(addprefix '$(DESTDIR)',$(bindir) $(libdir)/pkgconfig $(includedir)/hct $(bashcompdir) $(zshcompdir))
 	$(Q)install -m 755 $(PROGRAMS) '$(DESTDIR)$(bindir)'
-	$(Q)install -m 644 $(B)/libhct.a '$(DESTDIR)$(libdir)'
-	$(Q)install -m 755 $(B)/libhct.so '$(DESTDIR)$(libdir)/libhct.so.$(VERSION)'
-	$(Q)ln -sf libhct.so.$(VERSION) '$(DESTDIR)$(libdir)/libhct.so.$(SOVERSION)'
-	$(Q)ln -sf libhct.so.$(SOVERSION) '$(DESTDIR)$(libdir)/libhct.so'
-	$(Q)install -m 644 $(B)/libhct.pc '$(DESTDIR)$(libdir)/pkgconfig'
+	$(Q)install -m 644 $(filter %.a,$(LIBS)) '$(DESTDIR)$(libdir)'
+	$(Q)cd '$(DESTDIR)$(libdir)' && for so in libhct.so libhctenc.so; do \
+		install -m 755 '$(abspath $(B))'/$$so $$so.$(VERSION) && \
+		ln -sf $$so.$(VERSION) $$so.$(SOVERSION) && ln -sf $$so.$(SOVERSION) $$so || exit 1; done
+	$(Q)install -m 644 $(B)/libhct.pc $(B)/libhctenc.pc '$(DESTDIR)$(libdir)/pkgconfig'
 	$(Q)install -m 644 $(PUBLIC_HEADERS) '$(DESTDIR)$(includedir)/hct'
 	$(Q)for page in $(MAN); do install -D -m 644 $$page "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 	$(Q)for p in mkhct hctfs hct; do install -m 644 contrib/completion.bash "$(DESTDIR)$(bashcompdir)/$$p"; done
@@ -224,13 +254,14 @@ install: all $(B)/libhct.pc ## programs, libraries, manual pages ... to PREFIX (
 
 uninstall: ## removes what install put there
 	$(Q)rm -f $(patsubst $(B)/%,'$(DESTDIR)$(bindir)'/%,$(PROGRAMS)) '$(DESTDIR)$(zshcompdir)/_hctfs'
-	$(Q)rm -f '$(DESTDIR)$(libdir)'/libhct.a '$(DESTDIR)$(libdir)'/libhct.so* '$(DESTDIR)$(libdir)/pkgconfig/libhct.pc'
+	$(Q)for lib in libhct libhctenc; do rm -f '$(DESTDIR)$(libdir)'/$$lib.a '$(DESTDIR)$(libdir)'/$$lib.so* \
+		'$(DESTDIR)$(libdir)'/pkgconfig/$$lib.pc; done
 	$(Q)rm -rf '$(DESTDIR)$(includedir)/hct'
 	$(Q)for page in $(MAN); do rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 	$(Q)for p in mkhct hctfs hct; do rm -f "$(DESTDIR)$(bashcompdir)/$$p"; done
 
 clean: ## removes what was built; the Python environments and the model stay
-	rm -rf $(PROGRAMS) $(LIBS) $(BENCH_BIN) $(addprefix $(B)/,obj tests sanitize fuzz quickstart libhct.pc flags)
+	rm -rf $(PROGRAMS) $(LIBS) $(BENCH_BIN) $(addprefix $(B)/,obj tests sanitize fuzz quickstart libhct.pc libhctenc.pc flags)
 
 distclean: ## removes build/ as a whole
 	rm -rf build $(B)
@@ -244,5 +275,5 @@ FORCE:
         install uninstall clean distclean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(patsubst %.o,%.d,$(call obj,$(CODEC_SRC) $(FS_SRC) $(HCTFS_SRC) $(HCT_SRC) $(WRITER_SRC) \
+-include $(patsubst %.o,%.d,$(call obj,$(CODEC_SRC) $(ENCODER_SRC) $(FS_SRC) $(HCTFS_SRC) $(HCT_SRC) $(WRITER_SRC) \
          writer/mkhct.c $(UNIT_SRC) $(FUZZ_SRC) $(BENCH_SRC)))

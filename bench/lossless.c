@@ -175,7 +175,7 @@ static int compress(const struct model *m, hct_simd simd, double *seconds, uint6
 		const uint8_t *data = m->bytes + m->st.header_len + m->st.tensors[i].begin;
 		hct_plan *p;
 
-		if (hct_plan_create(e, &m->st.tensors[i], data, &p, &d) ||
+		if (hct_plan_create(e, &m->st.tensors[i], data, NULL, &p, &d) ||
 		    hct_appender_tensor(a, i, p, &d))
 			die("plan", &d);
 		for (uint64_t k = 0; k < hct_plan_chunk_count(p); k++)

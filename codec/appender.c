@@ -20,8 +20,9 @@ struct hct_appender {
 	const struct hct_safetensors *st;
 	uint64_t offset; /* bytes written so far */
 	struct hct_tensor_record *tensors;
-	size_t tensor_count; /* declared so far */
-	uint64_t chunks_due; /* of the tensor declared last */
+	size_t tensor_count;  /* declared so far */
+	double energy, error; /* of the chunks of the tensor declared last */
+	uint64_t chunks_due;  /* of the tensor declared last */
 	uint8_t *extents;
 	size_t extent_count, extent_capacity;
 	uint8_t *params;
@@ -121,7 +122,7 @@ hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
 	if (!grow(&a->params, &a->params_capacity, a->params_length + plan->params_length))
 		return no_memory(a, diag);
 	a->tensors[i] = (struct hct_tensor_record){.codec = plan->params_length ? plan->codec : 0,
-						   .layers = 1,
+						   .layers = (uint8_t)plan->layers,
 						   .chunk_bytes = plan->chunk_bytes,
 						   .chunk_count = plan->chunk_count,
 						   .first_extent = a->extent_count,
@@ -131,30 +132,51 @@ hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
 		memcpy(a->params + a->params_length, plan->params, plan->params_length);
 	a->params_length += plan->params_length;
 	a->chunks_due = plan->chunk_count;
+	a->energy = a->error = 0;
 	a->tensor_count++;
+	return HCT_OK;
+}
+
+/* Appends one layer of a chunk. */
+static hct_error append_layer(hct_appender *a, const struct hct_encoded_layer *layer,
+			      uint16_t codec, struct hct_diag *diag)
+{
+	struct hct_extent ext = {.offset = a->offset,
+				 .length = layer->length,
+				 .codec = codec,
+				 .checksum = layer->checksum,
+				 .digest = layer->digest};
+	hct_error e;
+
+	if (!grow(&a->extents, &a->extent_capacity, (a->extent_count + 1) * HCT_EXTENT_BYTES))
+		return no_memory(a, diag);
+	e = put(a, layer->payload, layer->length, diag);
+	if (e)
+		return e;
+	hct_extent_pack(&ext, a->extents + a->extent_count * HCT_EXTENT_BYTES);
+	a->extent_count++;
 	return HCT_OK;
 }
 
 hct_error hct_appender_chunk(hct_appender *a, const struct hct_encoded *chunk,
 			     struct hct_diag *diag)
 {
-	struct hct_extent ext = {.offset = a->offset,
-				 .length = chunk->length,
-				 .codec = chunk->codec,
-				 .checksum = chunk->checksum,
-				 .digest = chunk->digest};
-	hct_error e;
+	struct hct_tensor_record *t = &a->tensors[a->tensor_count - (a->tensor_count > 0)];
 
-	if (!a->chunks_due)
-		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: a chunk too many", a->name);
-	if (!grow(&a->extents, &a->extent_capacity, (a->extent_count + 1) * HCT_EXTENT_BYTES))
-		return no_memory(a, diag);
-	e = put(a, chunk->payload, chunk->length, diag);
-	if (e)
-		return e;
-	hct_extent_pack(&ext, a->extents + a->extent_count * HCT_EXTENT_BYTES);
-	a->extent_count++;
+	if (!a->chunks_due || chunk->layer_count != t->layers)
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"%s: a chunk too many, or of other layers than its tensor",
+				a->name);
+	for (unsigned l = 0; l < chunk->layer_count; l++) {
+		hct_error e = append_layer(a, &chunk->layers[l], chunk->codec, diag);
+
+		if (e)
+			return e;
+	}
 	a->chunks_due--;
+	a->energy += chunk->energy;
+	a->error += chunk->error;
+	t->relative_squared_error = a->energy > 0 ? a->error / a->energy : 0;
 	return HCT_OK;
 }
 

@@ -6,7 +6,8 @@
 
 #include "bytes.h"
 
-static const struct hct_codec *const codecs[] = {&hct_codec_raw, &hct_codec_zstd, &hct_codec_split};
+static const struct hct_codec *const codecs[] = {&hct_codec_raw, &hct_codec_zstd, &hct_codec_split,
+						 &hct_codec_tcq};
 
 const struct hct_codec *hct_codec_find(unsigned id)
 {

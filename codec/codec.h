@@ -17,7 +17,13 @@
 /* Bytes behind a payload that a decoder may read (and ignores): vector loads. */
 #define HCT_PAYLOAD_PAD 128
 
-enum hct_codec_id { HCT_CODEC_RAW = 0, HCT_CODEC_ZSTD = 1, HCT_CODEC_SPLIT = 2, HCT_CODEC_COUNT };
+enum hct_codec_id {
+	HCT_CODEC_RAW = 0,
+	HCT_CODEC_ZSTD = 1,
+	HCT_CODEC_SPLIT = 2,
+	HCT_CODEC_TCQ = 3,
+	HCT_CODEC_COUNT
+};
 
 struct ZSTD_DCtx_s;
 
@@ -46,7 +52,8 @@ struct hct_task {
 	size_t length;
 	size_t begin, end;
 	struct hct_payload layers[HCT_MAX_LAYERS];
-	unsigned layer_count;
+	unsigned layer_count;   /* that are there and wanted: the first of layers_stored */
+	unsigned layers_stored; /* that the chunk has in its file; 0 when that is not known */
 	struct hct_scratch *scratch;
 };
 
@@ -76,5 +83,6 @@ int hct_zstd_decode(struct hct_scratch *s, const void *src, size_t src_length, v
 extern const struct hct_codec hct_codec_raw;
 extern const struct hct_codec hct_codec_zstd;
 extern const struct hct_codec hct_codec_split;
+extern const struct hct_codec hct_codec_tcq;
 
 #endif

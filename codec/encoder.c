@@ -10,11 +10,14 @@
 #include "format.h"
 #include "plan.h"
 #include "split.h"
+#include "tcq_plan.h"
+#include "widen.h"
 
 /* A chunk holds this many elements, or the whole rows nearest below. */
 #define CHUNK_ELEMENTS (128u * 1024u)
 /* Bytes of the tensor's middle with which codecs are compared. */
-#define TRIAL_BYTES (256u * 1024u)
+#define TRIAL_BYTES    (256u * 1024u)
+#define DEFAULT_EFFORT 5
 
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 {
@@ -29,9 +32,10 @@ hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 	if (!e)
 		return HCT_ERR_NOMEM;
 	e->simd = simd;
+	e->decoding.simd = simd;
 	e->cctx = ZSTD_createCCtx();
-	if (!e->cctx) {
-		free(e);
+	if (!e->cctx || hct_dct_create(simd, &e->dct)) {
+		hct_encoder_free(e);
 		return HCT_ERR_NOMEM;
 	}
 	*out = e;
@@ -43,8 +47,11 @@ void hct_encoder_free(hct_encoder *e)
 	if (!e)
 		return;
 	ZSTD_freeCCtx(e->cctx);
+	hct_dct_free(e->dct);
+	free(e->decoding.bytes);
 	free(e->payload);
 	free(e->work);
+	free(e->decoded);
 	free(e);
 }
 
@@ -145,36 +152,84 @@ static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
 	}
 }
 
-hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
-			  hct_plan **out, struct hct_diag *diag)
+/* Decides on a lossless codec. */
+static int plan_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
 {
-	const struct hct_layout *layout = hct_layout_find(tensor->dtype);
+	const struct hct_layout *layout = hct_layout_find(p->tensor->dtype);
+
+	p->chunk_bytes = choose_chunk(p->tensor);
+	if (layout) {
+		p->split = hct_split_plan_create(p->tensor, layout, data);
+		if (!p->split)
+			return 0;
+	}
+	choose_codec(e, p, data);
+	return keep_tables(p);
+}
+
+/* Decides on tables of the tcq codec; p->tcq stays NULL when it is not to be used. */
+static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			    const struct hct_goal *goal)
+{
+	const struct hct_tcq_tables *t;
+	double bits, error;
+	hct_error err;
+
+	err = hct_tcq_plan_create(e, p->tensor, data, goal, &p->tcq, &p->why);
+	if (err || !p->tcq)
+		return err;
+	hct_tcq_plan_forecast(p->tcq, &bits, &error);
+	t = hct_tcq_plan_tables(p->tcq);
+	p->codec = HCT_CODEC_TCQ;
+	p->layers = t->layer_count;
+	p->chunk_bytes = hct_tcq_plan_chunk(p->tcq) * (uint32_t)hct_dtype_unit(p->tensor->dtype);
+	p->params_length = (uint32_t)hct_tcq_tables_length(t);
+	p->params = malloc(p->params_length);
+	if (!p->params)
+		return HCT_ERR_NOMEM;
+	hct_tcq_tables_pack(t, p->params);
+	return HCT_OK;
+}
+
+static int goal_is_sound(const struct hct_goal *g)
+{
+	return g->relative_squared_error >= 0 && g->relative_squared_error < 1 && g->effort <= 9 &&
+	       g->layers <= HCT_GOAL_MAX_LAYERS && (unsigned)g->transform <= HCT_TRANSFORM_DCT;
+}
+
+hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
+			  const struct hct_goal *goal, hct_plan **out, struct hct_diag *diag)
+{
 	hct_plan *p = calloc(1, sizeof *p);
-	int ok = 1;
+	hct_error err = HCT_OK;
 
 	*out = NULL;
 	if (!p)
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", tensor->name);
+	if (goal && !goal_is_sound(goal)) {
+		free(p);
+		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: a goal out of range", tensor->name);
+	}
 	p->tensor = tensor;
 	p->bytes = hct_tensor_bytes(tensor);
 	p->level = p->bytes < (1u << 20) ? 12 : 3;
 	p->stride = 1;
-	if (p->bytes) {
-		p->chunk_bytes = choose_chunk(tensor);
-		p->chunk_count = (p->bytes + p->chunk_bytes - 1) / p->chunk_bytes;
-		if (layout) {
-			p->split = hct_split_plan_create(tensor, layout, data);
-			ok = p->split != NULL;
-		}
-		if (ok) {
-			choose_codec(e, p, data);
-			ok = keep_tables(p);
-		}
+	p->layers = 1;
+	if (p->bytes && goal && goal->relative_squared_error > 0) {
+		struct hct_goal g = *goal;
+
+		g.effort = g.effort ? g.effort : DEFAULT_EFFORT;
+		g.layers = g.layers ? g.layers : 1;
+		err = plan_lossy(e, p, data, &g);
 	}
-	if (!ok) {
+	if (p->bytes && !err && !p->tcq && !plan_lossless(e, p, data))
+		err = HCT_ERR_NOMEM;
+	if (err) {
 		hct_plan_free(p);
-		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", tensor->name);
+		return hct_fail(diag, err, "%s: %s", tensor->name, hct_error_string(err));
 	}
+	if (p->bytes)
+		p->chunk_count = (p->bytes + p->chunk_bytes - 1) / p->chunk_bytes;
 	*out = p;
 	return HCT_OK;
 }
@@ -184,8 +239,25 @@ void hct_plan_free(hct_plan *p)
 	if (!p)
 		return;
 	hct_split_plan_free(p->split);
+	hct_tcq_plan_free(p->tcq);
 	free(p->params);
 	free(p);
+}
+
+void hct_plan_describe(const hct_plan *p, struct hct_plan_info *out)
+{
+	*out = (struct hct_plan_info){.codec = p->bytes ? hct_codec_find(p->codec)->name : "empty",
+				      .why = p->why,
+				      .layers = p->layers,
+				      .tile_rows = 1,
+				      .tile_columns = 1};
+	if (p->tcq) {
+		const struct hct_tcq_tables *t = hct_tcq_plan_tables(p->tcq);
+
+		out->tile_rows = 1u << t->tile_rows_log2;
+		out->tile_columns = 1u << t->tile_columns_log2;
+		hct_tcq_plan_forecast(p->tcq, &out->bits, &out->relative_squared_error);
+	}
 }
 
 uint32_t hct_plan_chunk_bytes(const hct_plan *p)
@@ -205,15 +277,18 @@ uint32_t hct_plan_chunk_length(const hct_plan *p, uint64_t n)
 	return left < p->chunk_bytes ? (uint32_t)left : p->chunk_bytes;
 }
 
-hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
-			   struct hct_encoded *out, struct hct_diag *diag)
+/* Codes a chunk without loss. */
+static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
+				 size_t length, struct hct_encoded *out)
 {
-	size_t length = hct_plan_chunk_length(p, n), coded = 0;
+	size_t coded = 0;
 
 	out->codec = p->codec;
-	if (p->codec == HCT_CODEC_ZSTD)
+	if (p->codec == HCT_CODEC_ZSTD || p->codec == HCT_CODEC_TCQ) {
+		out->codec = HCT_CODEC_ZSTD;
 		coded = hct_zstd_encode(e, data, length, length % p->stride ? 1 : p->stride,
 					p->level, length);
+	}
 	if (p->codec == HCT_CODEC_SPLIT) {
 		size_t unit = hct_layout_find(p->tensor->dtype)->unit;
 
@@ -222,14 +297,39 @@ hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const 
 	}
 	if (!coded) {
 		if (!hct_buffer_reserve(&e->payload, &e->payload_capacity, length))
-			return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", p->tensor->name);
+			return HCT_ERR_NOMEM;
 		memcpy(e->payload, data, length);
 		coded = length;
 		out->codec = HCT_CODEC_RAW;
 	}
-	out->payload = e->payload;
-	out->length = (uint32_t)coded;
-	out->checksum = hct_checksum(e->payload, coded);
-	out->digest = hct_checksum(data, length);
+	out->layer_count = 1;
+	out->layers[0] = (struct hct_encoded_layer){.payload = e->payload,
+						    .length = (uint32_t)coded,
+						    .checksum = hct_checksum(e->payload, coded),
+						    .digest = hct_checksum(data, length)};
 	return HCT_OK;
+}
+
+hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
+			   struct hct_encoded *out, struct hct_diag *diag)
+{
+	size_t length = hct_plan_chunk_length(p, n), unit = hct_dtype_unit(p->tensor->dtype);
+	hct_error err = HCT_ERR_LIMIT;
+
+	memset(out, 0, sizeof *out);
+	if (p->tcq) {
+		out->codec = HCT_CODEC_TCQ;
+		err = hct_tcq_encode(e, p->tcq, data, length / unit, n * p->chunk_bytes / unit,
+				     out);
+	}
+	if (err == HCT_ERR_LIMIT) {
+		err = encode_lossless(e, p, n, data, length, out);
+		if (!err && p->tcq) {
+			struct hct_distance d = {0};
+
+			hct_distance_add(&d, p->tensor->dtype, data, data, length / unit);
+			out->energy = out->decoded_energy = d.aa;
+		}
+	}
+	return err ? hct_fail(diag, err, "%s: %s", p->tensor->name, hct_error_string(err)) : HCT_OK;
 }

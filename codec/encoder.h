@@ -21,25 +21,65 @@ extern "C" {
 typedef struct hct_plan hct_plan;       /* immutable; shared by threads */
 typedef struct hct_encoder hct_encoder; /* scratch memory of one encoding thread */
 
-/* One coded chunk.  The payload belongs to the encoder that made it and is valid
- * until its next call. */
+enum hct_transform {
+	HCT_TRANSFORM_AUTO, /* whichever costs the fewest bits */
+	HCT_TRANSFORM_NONE,
+	HCT_TRANSFORM_DCT
+};
+
+/* What is wanted of a tensor. */
+struct hct_goal {
+	/* sum (a - b)^2 / sum a^2 over the tensor, below 1; 0 is lossless */
+	double relative_squared_error;
+	unsigned effort; /* 1, quick, to 9, small; 0 means 5 */
+	enum hct_transform transform;
+	/* From 1 to HCT_GOAL_MAX_LAYERS, 0 means 1: refinements after each of which a reader can
+	 * stop; the last one reaches the error. */
+	unsigned layers;
+};
+
+#define HCT_GOAL_MAX_LAYERS 4
+
+/* How a tensor is going to be coded. */
+struct hct_plan_info {
+	const char *codec; /* that its chunks are tried with first: "tcq", "split" ... */
+	const char *why;   /* why it is lossless although the goal was not; otherwise NULL */
+	unsigned layers;
+	unsigned tile_rows, tile_columns; /* of the transform; 1 and 1 without */
+	double bits;                      /* expected, of an element; 0 when unknown */
+	double relative_squared_error;    /* expected; 0 for lossless */
+};
+
+/* One coded chunk, in one or more layers.  The payloads belong to the encoder that made them and
+ * are valid until its next call. */
 struct hct_encoded {
-	const uint8_t *payload;
-	uint32_t length;
-	uint16_t codec;    /* as FORMAT.md numbers them */
-	uint64_t checksum; /* XXH3-64 of the payload */
-	uint64_t digest;   /* XXH3-64 of the decoded bytes */
+	uint16_t codec; /* as FORMAT.md numbers them */
+	unsigned layer_count;
+	struct hct_encoded_layer {
+		const uint8_t *payload;
+		uint32_t length;
+		uint64_t checksum; /* XXH3-64 of the payload */
+		uint64_t digest;   /* XXH3-64 of the bytes decoded up to this layer */
+	} layers[HCT_GOAL_MAX_LAYERS];
+	/* Sums over the elements of a chunk that was coded with loss, of the source squared, of the
+	 * decoded squared, and of the squared differences; for chunks of a lossy tensor that came
+	 * out lossless error is 0. */
+	double energy, decoded_energy, error;
 };
 
 /* simd chooses the variant of the encoder's loops; the output is the same. */
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out);
 void hct_encoder_free(hct_encoder *e);
 
-/* Plans the lossless coding of one tensor.  data: its hct_tensor_bytes() bytes,
- * which are read here and there, not as a whole. */
+/* Plans the coding of one tensor.  goal: NULL for lossless.  A tensor that cannot be coded with
+ * loss, or would be no smaller, is lossless, and hct_plan_describe says why.  data: its
+ * hct_tensor_bytes() bytes, which are read here and there for lossless coding and as a whole
+ * otherwise.  Errors: HCT_ERR_ARGUMENT for a goal out of range, HCT_ERR_NOMEM. */
 hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
-			  hct_plan **out, struct hct_diag *diag);
+			  const struct hct_goal *goal, hct_plan **out, struct hct_diag *diag);
 void hct_plan_free(hct_plan *p);
+
+void hct_plan_describe(const hct_plan *p, struct hct_plan_info *out);
 
 uint32_t hct_plan_chunk_bytes(const hct_plan *p);
 uint64_t hct_plan_chunk_count(const hct_plan *p);
@@ -47,7 +87,7 @@ uint64_t hct_plan_chunk_count(const hct_plan *p);
 uint32_t hct_plan_chunk_length(const hct_plan *p, uint64_t n);
 
 /* Codes chunk number n of the tensor, whose bytes (hct_plan_chunk_length of them,
- * not the tensor's first byte) lie at data.  Never larger than raw. */
+ * not the tensor's first byte) lie at data.  Never larger than raw, unless in several layers. */
 hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
 			   struct hct_encoded *out, struct hct_diag *diag);
 

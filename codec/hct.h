@@ -1,7 +1,8 @@
 /* libhct: compressed models as safetensors.
  *
  * Include this one header.  For reading: reader.h.  For writing: encoder.h and
- * appender.h.  The file format is specified in FORMAT.md.
+ * appender.h, whose functions are in libhctenc (hctenc.h).  The file format is specified in
+ * FORMAT.md.
  *
  * Ownership: what a function creates through `type **out` is freed by the function
  * of the same noun (hct_reader_close, hct_decoder_free ...); pointers that a getter

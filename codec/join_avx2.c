@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "join.h"
+#include "look_avx2.h"
 
 #define MASK16(x) _mm256_set1_epi16((short)(x))
 
@@ -39,39 +40,13 @@ static inline __m256i unpack(const uint8_t *fields, unsigned width, uint64_t mas
 				 (long long)q[0]);
 }
 
-/* A table of 64 bytes as four look-ups of 16. */
-struct table64 {
-	__m256i part[4];
-};
-
-static inline struct table64 table64(const uint8_t bytes[64])
-{
-	struct table64 t;
-
-	for (unsigned i = 0; i < 4; i++)
-		t.part[i] = _mm256_broadcastsi128_si256(
-			_mm_loadu_si128((const void *)(bytes + 16 * i)));
-	return t;
-}
-
-static inline __m256i look(const struct table64 *t, __m256i i)
-{
-	__m256i bit4 = _mm256_slli_epi16(i, 3), bit5 = _mm256_slli_epi16(i, 2);
-	__m256i lower = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->part[0], i),
-					   _mm256_shuffle_epi8(t->part[1], i), bit4);
-	__m256i upper = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->part[2], i),
-					   _mm256_shuffle_epi8(t->part[3], i), bit4);
-
-	return _mm256_blendv_epi8(lower, upper, bit5);
-}
-
 /* 32 heads of BF16 and F32. */
-static inline void heads16(const struct table64 *low, const uint8_t *symbols, const uint8_t *fields,
+static inline void heads16(const struct hct_table64 *low, const uint8_t *symbols, const uint8_t *fields,
 			   const uint16_t *shifts, __m256i *a, __m256i *b)
 {
 	const __m256i exponent = MASK16(0x7f80), mantissa = MASK16(0x007f);
 	__m256i s = load(symbols), f = unpack(fields, 7, 0x7f7f7f7f7f7f7f7f);
-	__m256i e = look(low, s);
+	__m256i e = hct_look64(low, s);
 	__m256i m = pick(_mm256_set1_epi8(0x40), _mm256_slli_epi16(s, 6), f);
 	__m256i ea = _mm256_add_epi16(_mm256_slli_epi16(e, 7), load(shifts));
 	__m256i eb = _mm256_add_epi16(_mm256_srli_epi16(e, 1), load(shifts + HCT_LANES));
@@ -83,11 +58,11 @@ static inline void heads16(const struct table64 *low, const uint8_t *symbols, co
 }
 
 /* 32 heads of F16 and the 8-bit types, in the low bytes of 16-bit lanes. */
-static inline void heads8(const struct table64 *heads, const uint8_t *symbols,
+static inline void heads8(const struct hct_table64 *heads, const uint8_t *symbols,
 			  const uint8_t *fields, const uint16_t *shifts, __m256i *a, __m256i *b)
 {
 	const __m256i rest = MASK16(0x01), top = MASK16(0x80);
-	__m256i f = unpack(fields, 2, 0x0303030303030303), h = look(heads, load(symbols));
+	__m256i f = unpack(fields, 2, 0x0303030303030303), h = hct_look64(heads, load(symbols));
 	__m256i sign = _mm256_slli_epi16(f, 6);
 
 	*a = _mm256_add_epi16(h, load(shifts));
@@ -100,7 +75,7 @@ static void join_bf16(const struct hct_join_tables *t, const uint8_t *symbols,
 		      const uint8_t *fields, const uint8_t *tail, uint32_t column, size_t groups,
 		      uint8_t *dst)
 {
-	const struct table64 low = table64(t->low);
+	const struct hct_table64 low = hct_table64(t->low);
 
 	(void)tail;
 	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
@@ -128,7 +103,7 @@ static inline void store32(uint8_t *dst, const uint8_t *tail, __m256i head)
 static void join_f32(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
 		     const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
-	const struct table64 low = table64(t->low);
+	const struct hct_table64 low = hct_table64(t->low);
 
 	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
@@ -146,7 +121,7 @@ static void join_f32(const struct hct_join_tables *t, const uint8_t *symbols, co
 static void join_f16(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
 		     const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
-	const struct table64 heads = table64(t->head8);
+	const struct hct_table64 heads = hct_table64(t->head8);
 
 	for (size_t g = 0; g < groups; g++, column = hct_next_column(t, column))
 		for (unsigned half = 0; half < 2; half++) {
@@ -168,7 +143,7 @@ static void join_f16(const struct hct_join_tables *t, const uint8_t *symbols, co
 static void join_f8(const struct hct_join_tables *t, const uint8_t *symbols, const uint8_t *fields,
 		    const uint8_t *tail, uint32_t column, size_t groups, uint8_t *dst)
 {
-	const struct table64 heads = table64(t->head8);
+	const struct hct_table64 heads = hct_table64(t->head8);
 	const __m256i low = MASK16(0x00ff);
 
 	(void)tail;

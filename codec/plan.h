@@ -4,9 +4,12 @@
 
 #include <stdint.h>
 
+#include "codec.h"
+#include "dct.h"
 #include "encoder.h"
 
 struct hct_split_plan;
+struct hct_tcq_plan;
 
 struct hct_plan {
 	const struct hct_tensor *tensor;
@@ -18,7 +21,10 @@ struct hct_plan {
 	int level;       /* of zstd */
 	uint8_t *params; /* the tensor's tables as they go into PARAMS */
 	uint32_t params_length;
-	struct hct_split_plan *split; /* the same for encoding; NULL for other codecs */
+	unsigned layers;
+	const char *why;              /* it is lossless although the goal was not, or NULL */
+	struct hct_split_plan *split; /* the tables for encoding; NULL for other codecs */
+	struct hct_tcq_plan *tcq;
 };
 
 /* zstd and buffers of one encoding thread. */
@@ -31,6 +37,10 @@ struct hct_encoder {
 	size_t payload_capacity;
 	uint8_t *work; /* scratch of the codecs */
 	size_t work_capacity;
+	hct_dct *dct;
+	struct hct_scratch decoding;
+	uint8_t *decoded; /* of the chunk coded last, when it was coded with loss */
+	size_t decoded_capacity;
 };
 
 /* Grows a buffer to at least size bytes, aligned to 64; contents are lost.  Returns 0

@@ -35,7 +35,8 @@ struct table_slot {
 
 struct hct_decoder {
 	struct hct_scratch scratch;
-	uint8_t *payload; /* stored bytes of one chunk, all layers, each padded */
+	unsigned layers;  /* that are wanted; 0 for all */
+	uint8_t *payload; /* stored bytes of one chunk, all wanted layers, each padded */
 	size_t payload_capacity;
 	struct table_slot slots[TABLE_SLOTS];
 	uint64_t clock;
@@ -261,6 +262,11 @@ void hct_decoder_free(hct_decoder *d)
 	free(d);
 }
 
+void hct_decoder_set_layers(hct_decoder *d, unsigned layers)
+{
+	d->layers = layers;
+}
+
 /* Finds or opens the tables of a tensor. */
 static hct_error find_tables(const hct_reader *r, hct_decoder *d, size_t tensor,
 			     const struct hct_codec *codec, const void **tables, const char **why)
@@ -318,7 +324,7 @@ static hct_error sum_fail(const hct_reader *r, const struct hct_chunk *c, hct_er
 	return chunk_fail(r, c, e, diag, why);
 }
 
-/* Reads the extents of a chunk into the decoder's payload buffer and verifies them. */
+/* Reads the wanted extents of a chunk into the decoder's payload buffer and verifies them. */
 static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hct_chunk *c,
 			    struct hct_task *task, uint16_t *codec, uint64_t *digest,
 			    struct hct_diag *diag)
@@ -335,8 +341,9 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 		if (!d->payload)
 			return chunk_fail(r, c, HCT_ERR_NOMEM, diag, NULL);
 	}
-	task->layer_count = t->layers;
-	for (unsigned l = 0; l < t->layers; l++) {
+	task->layers_stored = t->layers;
+	task->layer_count = d->layers && d->layers < t->layers ? d->layers : t->layers;
+	for (unsigned l = 0; l < task->layer_count; l++) {
 		uint8_t *p = d->payload + at;
 		uint64_t sum;
 		hct_error e;

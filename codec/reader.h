@@ -114,6 +114,10 @@ int hct_reader_locate(const hct_reader *r, uint64_t offset, uint64_t *number);
 hct_error hct_decoder_create(hct_simd simd, hct_decoder **out);
 void hct_decoder_free(hct_decoder *d);
 
+/* From now on, decodes no more than the first `layers` layers of a chunk, a coarser version of
+ * it, and reads and verifies no more of the file; 0 (the start) for all. */
+void hct_decoder_set_layers(hct_decoder *d, unsigned layers);
+
 /* Reads, verifies and decodes one chunk into dst (hct_chunk.length bytes).
  * Errors: HCT_ERR_IO, HCT_ERR_CHECKSUM, HCT_ERR_CORRUPT, HCT_ERR_UNSUPPORTED,
  * HCT_ERR_NOMEM, HCT_ERR_ARGUMENT (no such chunk); diag names file, tensor, chunk, expected and

@@ -75,6 +75,9 @@ survey() {
 	need cJSON library libcjson -- libcjson-dev cjson-devel cjson
 	need xxHash library libxxhash -- libxxhash-dev xxhash-devel xxhash
 	need libcrypto library libcrypto -- libssl-dev openssl-devel openssl
+	need FFTW library fftw3f -- libfftw3-dev fftw-devel fftw
+	need FFTW-double library fftw3 -- libfftw3-dev fftw-devel fftw
+	need OpenBLAS library openblas -- libopenblas-dev openblas-devel openblas
 	need cmocka library cmocka -- libcmocka-dev libcmocka-devel cmocka
 	need python3-venv venv -- python3,python3-venv,python3-pip python3,python3-pip python
 	need find has find -- findutils findutils findutils

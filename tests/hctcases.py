@@ -3,6 +3,8 @@
 VALID    {name: function that returns the bytes}
 DAMAGED  {name: (function that returns the bytes, names of the errors allowed)}
 
+Those of the codec tcq are in hctcases_tcq.py, and end up here, too.
+
 Damage is done before the checksums are made, so that the check behind them is what a
 reader meets, unless the checksum itself is what is wrong.
 """
@@ -969,3 +971,6 @@ def raw_in_two_layers():
     image.records[0].layers = 2
     image.extents *= 2
     return image.build()
+
+
+import hctcases_tcq  # noqa: E402, F401  registers the cases of tcq

@@ -9,6 +9,8 @@ mkhct would not write, and files that are wrong in one place behind right checks
     image.extents[0].payload = b"..."                    # another payload, right checksum
     image.build(superblock=lambda b: b.__setitem__(8, 2)) # before its checksum is made
 
+Tensors of tcq come from hctmake_tcq.py.
+
 build() takes one function for each structure, which may change its bytes in place:
 superblock (the first 56 bytes), trailer (the first 48), index (its 32-byte header),
 table (the section table), and one for each section by its name in lower case (decoded).
@@ -154,7 +156,21 @@ def normalised(counts):
     return f.tolist()
 
 
-class SplitCoder:
+class Coder:
+    """What codes the chunks of a tensor; SplitCoder, RawCoder and so on."""
+
+    codec, tables = RAW, b""
+
+    def encode(self, data, first_element):
+        """The payload of a chunk."""
+        raise NotImplementedError
+
+    def layers(self, data, first_element):
+        """[(payload, what decoding gives when it stops there)] of each layer."""
+        return [(self.encode(data, first_element), data)]
+
+
+class SplitCoder(Coder):
     """Tables for one tensor, made from its bytes, and the coding of its chunks.
 
     exponents: how many of the most frequent exponents get symbols; rare: how many of the
@@ -275,15 +291,13 @@ class SplitCoder:
         return min(range(self.classes), key=lambda k: bits(self.freq[k]))
 
 
-class RawCoder:
-    codec, tables = RAW, b""
-
+class RawCoder(Coder):
     def encode(self, data, first_element):
         return data
 
 
-class ZstdCoder:
-    codec, tables = ZSTD, b""
+class ZstdCoder(Coder):
+    codec = ZSTD
 
     def __init__(self, stride=1, level=3):
         self.stride, self.level = stride, level
@@ -305,6 +319,7 @@ class Made:
     data: bytes
     chunk_bytes: int = 1 << 16
     coders: object = field(default_factory=RawCoder)
+    error: float = 0.0  # relative and squared; above 0 the source had other bytes
 
 
 @dataclass
@@ -374,27 +389,34 @@ class Image:
         whole = header + b"".join(t.data for t in tensors)
         image = cls(header, len(whole), [], [], b"", b"",
                     json.dumps({"tool": "hctmake"}).encode())
+        lossy = any(t.error for t in tensors)
         image.source = struct.pack("<QqII32s8x", len(whole), SOURCE_MTIME, 123_456_789, 0,
-                                   hashlib.sha256(whole).digest())
+                                   hashlib.sha256(b"other" if lossy else whole).digest())
         for t in tensors:
             image._add(t, gap)
         return image
 
     def _add(self, t, gap):
         coders = t.coders if isinstance(t.coders, list) else [t.coders]
-        tables = next((c.tables for c in coders if c.tables), b"")
+        with_tables = next((c for c in coders if c.tables), None)
+        tables = with_tables.tables if with_tables else b""
         chunks = ceil_div(len(t.data), t.chunk_bytes)
-        self.records.append(Record(
-            codec=SPLIT if tables else 0, chunk_bytes=t.chunk_bytes if chunks else 0,
+        record = Record(
+            codec=with_tables.codec if with_tables else 0,
+            chunk_bytes=t.chunk_bytes if chunks else 0,
             chunk_count=chunks, first_extent=len(self.extents),
-            tables_offset=len(self.params), tables_length=len(tables)))
+            tables_offset=len(self.params), tables_length=len(tables),
+            relative_squared_error=t.error)
+        self.records.append(record)
         self.params += tables
+        element = hctspec.dtype_element(t.dtype)
         for k in range(chunks):
             coder = coders[k % len(coders)]
             chunk = t.data[k * t.chunk_bytes:(k + 1) * t.chunk_bytes]
-            element = LAYOUTS[t.dtype].W if t.dtype in LAYOUTS else 1
-            self.extents.append(Extent(coder.encode(chunk, k * t.chunk_bytes // element),
-                                       coder.codec, xxh3(chunk), gap=gap))
+            layers = coder.layers(chunk, k * t.chunk_bytes // element)
+            record.layers = len(layers)
+            for payload, decoded in layers:
+                self.extents.append(Extent(payload, coder.codec, xxh3(decoded), gap=gap))
 
     @classmethod
     def from_bytes(cls, data):

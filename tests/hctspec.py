@@ -15,6 +15,7 @@ Needs numpy, xxhash and zstandard.
 import argparse
 import hashlib
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -28,7 +29,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 class SpecError(Exception):
-    """A file breaks the specification; name is that of FORMAT.md section 5."""
+    """A file breaks the specification; name is that of FORMAT.md section 6."""
 
     def __init__(self, name, message):
         super().__init__(f"{name}: {message}")
@@ -75,6 +76,11 @@ DTYPE_BITS = {
 def dtype_unit(dtype):
     """Bytes of an element; 1 for dtypes of less than a byte or unknown ones."""
     return max(1, DTYPE_BITS.get(dtype, 8) // 8)
+
+
+def dtype_element(dtype):
+    """The same, but the two halves of a complex number are elements of their own."""
+    return 4 if dtype == "C64" else dtype_unit(dtype)
 
 
 def parse_safetensors(header, file_size):
@@ -136,8 +142,8 @@ INDEX_MAGIC = b"HCTINDEX"
 HEADER, TENSORS, EXTENTS, PARAMS, SOURCE, PROVENANCE = range(1, 7)
 SECTION_NAMES = {HEADER: "HEADER", TENSORS: "TENSORS", EXTENTS: "EXTENTS", PARAMS: "PARAMS",
                  SOURCE: "SOURCE", PROVENANCE: "PROVENANCE"}
-RAW, ZSTD, SPLIT = range(3)
-CODEC_NAMES = {RAW: "raw", ZSTD: "zstd", SPLIT: "split"}
+RAW, ZSTD, SPLIT, TCQ = range(4)
+CODEC_LAYERS = {RAW: 1, ZSTD: 1, SPLIT: 1, TCQ: 4}  # at most
 
 MAX_HEADER, MAX_PARAMS, MAX_PROVENANCE = 100_000_008, 256 * MIB, 16 * MIB
 MAX_SECTIONS, MAX_CHUNK, MAX_LAYERS = 64, 8 * MIB, 8
@@ -333,38 +339,52 @@ class File:
 
     # ------------------------------------------------------------ decoding
 
-    def decode_chunk(self, number):
-        """The bytes of one chunk, numbered in the order of the data, digest checked."""
+    def decode_chunk(self, number, layers=None):
+        """The bytes of one chunk, numbered in the order of the data, digest checked.
+
+        layers: after how many of its layers to stop; all of them unless it is given.
+        """
         i, k = self.chunks[number]
         t = self.tensors[i]
         what = f"{t.name}, chunk {k}"
-        e = self.extents[t.first_extent + k * t.layers]
-        need(t.flags == 0 and e.flags == 0, "UNSUPPORTED", f"{what}: flags")
-        payload = self.data[e.offset:e.offset + e.length]
-        need(xxh3(payload) == e.checksum, "CHECKSUM", what)
-        need(e.codec in CODEC_NAMES, "UNSUPPORTED", f"{what}: codec {e.codec}")
-        need(t.layers == 1, "CORRUPT", f"{what}: this codec has one layer")
+        first = t.first_extent + k * t.layers
+        extents = self.extents[first:first + (layers or t.layers)]
+        need(t.flags == 0, "UNSUPPORTED", f"{what}: tensor flags")
+        payloads = []
+        for e in extents:
+            need(e.flags == 0, "UNSUPPORTED", f"{what}: extent flags")
+            payloads.append(self.data[e.offset:e.offset + e.length])
+            need(xxh3(payloads[-1]) == e.checksum, "CHECKSUM", what)
+        codec = extents[0].codec
+        need(codec in CODEC_LAYERS, "UNSUPPORTED", f"{what}: codec {codec}")
+        need(all(e.codec == codec for e in extents), "UNSUPPORTED", f"{what}: several codecs")
+        need(t.layers <= CODEC_LAYERS[codec], "UNSUPPORTED", f"{what}: {t.layers} layers")
         length = self._chunk_length(t, k)
-        if e.codec == RAW:
-            need(len(payload) == length, "CORRUPT", f"{what}: length")
-            decoded = payload
-        elif e.codec == ZSTD:
-            decoded = decode_zstd(payload, length, what)
+        first_element = k * t.chunk_bytes // dtype_element(t.dtype)
+        if codec == RAW:
+            need(len(payloads[0]) == length, "CORRUPT", f"{what}: length")
+            decoded = payloads[0]
+        elif codec == ZSTD:
+            decoded = decode_zstd(payloads[0], length, what)
+        elif codec == SPLIT:
+            decoded = decode_split(payloads[0], length, LAYOUTS.get(t.dtype),
+                                   self.tables(i, SPLIT), first_element, what)
         else:
-            tables = self.tables(i)
-            layout = LAYOUTS[t.dtype]
-            decoded = decode_split(payload, length, layout, tables, k * t.chunk_bytes // layout.W,
-                                   what)
-        need(xxh3(decoded) == e.digest, "DIGEST", what)
+            decoded = decode_tcq(payloads, length, FLOATS.get(t.dtype), self.tables(i, TCQ),
+                                 first_element, what)
+        need(xxh3(decoded) == extents[-1].digest, "DIGEST", what)
         return decoded
 
-    def tables(self, i):
-        """The tables of tensor i, which must have some."""
+    def tables(self, i, codec):
+        """The tables of tensor i, which must be those of this codec."""
         t = self.tensors[i]
+        need(t.codec == codec, "CORRUPT", f"{t.name}: no tables of codec {codec}")
         if i not in self._tables:
-            need(t.codec == SPLIT and t.dtype in LAYOUTS, "CORRUPT", f"{t.name}: no tables")
+            need(t.dtype in (LAYOUTS if codec == SPLIT else FLOATS), "CORRUPT",
+                 f"{t.name}: codec {codec} does not code {t.dtype}")
             data = self.params[t.tables_offset:t.tables_offset + t.tables_length]
-            self._tables[i] = Tables(data, LAYOUTS[t.dtype])
+            self._tables[i] = (Tables(data, LAYOUTS[t.dtype]) if codec == SPLIT
+                               else TcqTables(data, t.layers))
         return self._tables[i]
 
     def read_all(self):
@@ -455,7 +475,6 @@ class Tables:
         cum = np.empty_like(freq)
         np.put_along_axis(cum, order, np.cumsum(falling, axis=1) - falling, axis=1)
         self.cum = np.take_along_axis(cum, self.symbol, axis=1)
-        self.class_bits = (self.classes - 1).bit_length()
 
 
 def bits_of(data, width):
@@ -477,6 +496,20 @@ class Parts:
         return self.payload[self.at - n:self.at]
 
 
+def take_class_map(parts, groups, run_log2, classes):
+    """The class of each group of a segment."""
+    runs, width = ceil_div(groups, 1 << run_log2), (classes - 1).bit_length()
+    data = parts.take(ceil_div(runs * width, 8))
+    run_class = bits_of(data, width)[:runs] if width else np.zeros(runs, np.int64)
+    need((run_class < classes).all(), "CORRUPT", f"{parts.what}: class")
+    return np.repeat(run_class, 1 << run_log2)[:groups]
+
+
+def in_order(values):
+    """From positions to elements: position 2i is element i, 2i + 1 is element 32 + i."""
+    return values.reshape(-1, 32, 2).transpose(0, 2, 1).reshape(-1)
+
+
 def decode_split(payload, length, layout, tables, first_element, what):
     """The bytes of a chunk; first_element is the number of its first element in the tensor."""
     need(length % layout.W == 0, "CORRUPT", f"{what}: length is no multiple of the element's")
@@ -492,21 +525,13 @@ def decode_split(payload, length, layout, tables, first_element, what):
     for i, (a_bytes, b_bytes, exception_bytes) in enumerate(sizes):
         m = min(segment, n - i * segment)
         groups = ceil_div(m, 64)
-        runs = ceil_div(groups, 1 << tables.run_log2)
         states = np.frombuffer(parts.take(128), "<u2").reshape(2, 32)
-        class_map = parts.take(ceil_div(runs * tables.class_bits, 8))
-        if tables.class_bits:
-            run_class = bits_of(class_map, tables.class_bits)[:runs]
-            need((run_class < tables.classes).all(), "CORRUPT", f"{what}: class")
-        else:
-            run_class = np.zeros(runs, np.int64)
-        group_class = np.repeat(run_class, 1 << tables.run_log2)[:groups]
+        group_class = take_class_map(parts, groups, tables.run_log2, tables.classes)
         streams += [(states[0], group_class, parts.take(a_bytes)),
                     (states[1], group_class, parts.take(b_bytes))]
         exceptions.append((m, parts.take(exception_bytes)))
         f = bits_of(parts.take(8 * layout.P * groups), layout.P)
-        # From positions to elements: position 2i is element i, 2i + 1 is element 32 + i.
-        fields.append(f.reshape(groups, 32, 2).transpose(0, 2, 1).reshape(-1)[:m])
+        fields.append(in_order(f)[:m])
     tail = parts.take(tail_length)
     need(parts.at == len(payload), "CORRUPT", f"{what}: payload is not filled")
 
@@ -552,32 +577,47 @@ def decode_substreams(streams, tables, what):
     """
     groups = np.array([len(c) for _, c, _ in streams])
     steps = groups.max()
-    x = np.stack([s for s, _, _ in streams]).astype(np.int64)
-    need((x >= 256).all(), "CORRUPT", f"{what}: start state below 256")
     group_class = np.zeros((len(streams), steps), np.int64)
     for i, (_, c, _) in enumerate(streams):
         group_class[i, :len(c)] = c
-    # The runs of bytes side by side; a substream that reads beyond its own is found below.
-    ends = np.cumsum([len(b) for _, _, b in streams])
-    at = ends - [len(b) for _, _, b in streams]
-    data = np.frombuffer(b"".join(b for _, _, b in streams) + bytes(32), np.uint8).astype(np.int64)
-
+    lanes = Lanes([s for s, _, _ in streams], [b for _, _, b in streams], what)
     symbols = np.zeros((len(streams), steps, 32), np.int64)
     for step in range(steps):
         rows = np.nonzero(groups > step)[0]  # a last, shorter segment ends before the others
         k = group_class[rows, step][:, None]
-        slot = x[rows] % 256
+        slot = lanes.x[rows] % 256
         symbols[rows, step] = tables.symbol[k, slot]
-        y = tables.freq[k, slot] * (x[rows] >> 8) + slot - tables.cum[k, slot]
+        lanes.move(rows, tables.freq[k, slot], slot - tables.cum[k, slot])
+    lanes.finish()
+    return [s[:g] for s, g in zip(symbols, groups)]
+
+
+class Lanes:
+    """The rANS states of all substreams, a row of 32 for each, and their runs of bytes."""
+
+    def __init__(self, states, runs, what):
+        self.x, self.what = np.stack(states).astype(np.int64), what
+        need((self.x >= 256).all(), "CORRUPT", f"{what}: start state below 256")
+        # The runs side by side; a substream that reads beyond its own is found in the end.
+        lengths = [len(r) for r in runs]
+        self.ends = np.cumsum(lengths)
+        self.at = self.ends - lengths
+        self.data = np.frombuffer(b"".join(runs) + bytes(32), np.uint8).astype(np.int64)
+
+    def move(self, rows, freq, rank):
+        """The step of some substreams behind symbols of these frequencies, at these ranks."""
+        y = freq * (self.x[rows] >> 8) + rank
         # Lanes that need a byte take the next ones in the order of their numbers.
         hungry = y < 256
-        where = at[rows][:, None] + np.cumsum(hungry, axis=1) - 1
-        byte = data[np.clip(where, 0, len(data) - 1)]
-        x[rows] = np.where(hungry, y << 8 | byte, y)
-        at[rows] += hungry.sum(axis=1)
-    need((x == 256).all(), "CORRUPT", f"{what}: a final state is not 256")
-    need((at == ends).all(), "CORRUPT", f"{what}: a substream does not use its bytes")
-    return [s[:g] for s, g in zip(symbols, groups)]
+        where = self.at[rows][:, None] + np.cumsum(hungry, axis=1) - 1
+        byte = self.data[np.clip(where, 0, len(self.data) - 1)]
+        self.x[rows] = np.where(hungry, y << 8 | byte, y)
+        self.at[rows] += hungry.sum(axis=1)
+
+    def finish(self):
+        need((self.x == 256).all(), "CORRUPT", f"{self.what}: a final state is not 256")
+        need((self.at == self.ends).all(), "CORRUPT",
+             f"{self.what}: a substream does not use its bytes")
 
 
 class BitString:
@@ -603,6 +643,15 @@ class BitString:
         self.at = one + 1
         return count
 
+    def gap(self, rice):
+        q = self.zeros(24)
+        return (q << rice) + self.number(rice) if q < 24 else self.number(17)
+
+    def finish(self):
+        rest = self.bits[self.at:]
+        need(len(rest) < 8 and 1 not in rest, "CORRUPT",
+             f"{self.what}: bits behind the exceptions")
+
 
 def decode_exceptions(data, m, layout, tables, what):
     """Positions in the segment, and exponents before the shift."""
@@ -613,16 +662,279 @@ def decode_exceptions(data, m, layout, tables, what):
     bits = BitString(data[5:], what)
     positions, exponents, position = [], [], -1
     for _ in range(count):
-        q = bits.zeros(24)
-        gap = (q << rice) + bits.number(rice) if q < 24 else bits.number(17)
-        position += gap + 1
+        position += bits.gap(rice) + 1
         need(position < m, "CORRUPT", f"{what}: exception beyond the segment")
         index = bits.zeros(15)
         positions.append(position)
         exponents.append(tables.rare[index] if index < 15 else bits.number(layout.E))
-    rest = bits.bits[bits.at:]
-    need(len(rest) < 8 and 1 not in rest, "CORRUPT", f"{what}: bits behind the exceptions")
+    bits.finish()
     return np.array(positions), np.array(exponents)
+
+
+# ---------------------------------------------------------------- 5. tcq
+
+
+@dataclass(frozen=True)
+class Float:
+    """A floating-point dtype that tcq codes."""
+    W: int  # bytes
+    E: int  # exponent bits
+    M: int  # mantissa bits
+    bias: int
+    largest: float  # finite value
+    signed_zero: bool = True
+
+
+FLOATS = {
+    "BF16": Float(2, 8, 7, 127, (2 - 2.0**-7) * 2.0**127),
+    "F16": Float(2, 5, 10, 15, 65504.0),
+    "F32": Float(4, 8, 23, 127, (2 - 2.0**-23) * 2.0**127),
+    "F64": Float(8, 11, 52, 1023, sys.float_info.max),
+    "F8_E5M2": Float(1, 5, 2, 15, 57344.0),
+    "F8_E4M3": Float(1, 4, 3, 7, 448.0),
+    "F8_E5M2FNUZ": Float(1, 5, 2, 16, 57344.0, False),
+    "F8_E4M3FNUZ": Float(1, 4, 3, 8, 240.0, False),
+}
+
+
+class TcqTables:
+    """The tables of a tensor, checked."""
+
+    def __init__(self, data, layers):
+        parts = Parts(data, "tables")
+        count, rows_log2, columns_log2, self.segment_log2, self.columns = struct.unpack(
+            "<BBBBI", parts.take(8))
+        need(1 <= count <= 4 and count == layers, "CORRUPT", f"{count} layers")
+        need(rows_log2 <= 6 and columns_log2 <= 6, "CORRUPT",
+             f"tiles of 2^{rows_log2} x 2^{columns_log2}")
+        need(10 <= self.segment_log2 <= 17, "CORRUPT", f"segments of 2^{self.segment_log2}")
+        need(self.columns >= 1, "CORRUPT", "no columns")
+        self.tile = 1 << rows_log2, 1 << columns_log2
+        need(self.tile == (1, 1) or self.columns <= 1 << 20, "CORRUPT", f"{self.columns} columns")
+        need(self.columns % self.tile[1] == 0, "CORRUPT",
+             f"tiles of {self.tile[1]} columns do not divide {self.columns}")
+        self.layers = [TcqLayer(parts, self.columns) for _ in range(count)]
+        need(parts.at == len(data), "CORRUPT", "length of the tables")
+
+
+class TcqLayer:
+    """The tables of one layer, spread out for look-up by (row class, column class, parity, slot)."""
+
+    def __init__(self, parts, columns):
+        states_log2, Q, self.classes, self.run_log2, self.raw_bits, step = struct.unpack(
+            "<BBBBB3xf", parts.take(12))
+        need(3 <= states_log2 <= 5, "CORRUPT", f"2^{states_log2} trellis states")
+        need(Q in (1, 2, 4), "CORRUPT", f"{Q} column classes")
+        need(1 <= self.classes <= 16, "CORRUPT", f"{self.classes} row classes")
+        need(self.run_log2 <= 10, "CORRUPT", f"runs of 2^{self.run_log2} groups")
+        need(self.raw_bits <= 7, "CORRUPT", f"{self.raw_bits} raw bits")
+        need(2.0**-100 <= step <= 2.0**100, "CORRUPT", f"step {step}")  # and so not NaN
+        need(Q == 1 or columns <= 1 << 20, "CORRUPT", f"{columns} columns")
+        self.step = np.float32(step)
+        self.next = trellis(states_log2)
+        self.offset = np.zeros(64, np.int64)
+        if self.raw_bits == 0:
+            self.offset[:] = np.frombuffer(parts.take(64), np.int8)
+        freq = np.frombuffer(parts.take(64 * Q * self.classes), np.uint8).astype(np.int64)
+        freq = freq.reshape(self.classes, Q, 2, 32)
+        need((freq.sum(axis=3) == 256).all(), "CORRUPT", "frequencies do not sum to 256")
+        slots = np.array([slots_of(f) for f in freq.reshape(-1, 32).tolist()])
+        self.symbol = slots[:, 0].reshape(self.classes, Q, 2, 256)
+        self.rank = slots[:, 1].reshape(self.classes, Q, 2, 256)
+        self.freq = np.take_along_axis(freq, self.symbol, axis=3)
+        width = Q.bit_length() - 1
+        packed = parts.take(ceil_div(columns * width, 8))
+        self.column_class = bits_of(packed, width)[:columns] if width else None
+
+
+def slots_of(freq):
+    """The symbols of the 256 slots of an alias table, and their ranks."""
+    left, h, a = list(freq), [8] * 32, [None] * 32
+    small = [s for s in range(32) if freq[s] < 8]
+    large = [s for s in range(32) if freq[s] > 8]
+    while small:
+        i = small.pop(0)
+        h[i] = left[i]
+        j = a[i] = large[0]
+        left[j] -= 8 - h[i]
+        if left[j] <= 8:
+            large.pop(0)
+            if left[j] < 8:
+                small.append(j)
+    symbol, rank = [], []
+    n = list(h)
+    for i in range(32):
+        symbol += [i] * h[i] + [a[i]] * (8 - h[i])
+        rank += range(h[i])
+        if h[i] < 8:
+            rank += range(n[a[i]], n[a[i]] + 8 - h[i])
+            n[a[i]] += 8 - h[i]
+    return symbol, rank
+
+
+def trellis(states_log2):
+    """next[t][z]."""
+    g, f = {3: (0o13, 0o04), 4: (0o23, 0o04), 5: (0o45, 0o10)}[states_log2]
+    return np.array([[(t >> 1) ^ (g >> 1 if t % 2 else 0) ^ (f >> 1 if z else 0)
+                      for z in (0, 1)] for t in range(1 << states_log2)]) % (1 << states_log2)
+
+
+def decode_tcq(payloads, length, dtype, tables, first_element, what):
+    """The bytes of a chunk, from its first layers.
+
+    first_element is the number of the chunk's first element in the tensor.
+    """
+    n = length // dtype.W
+    C, (R, S) = tables.columns, tables.tile
+    if R > 1:
+        need(n % (R * C) == 0 and first_element % C == 0, "CORRUPT",
+             f"{what}: tiles of {R} rows do not fit")
+    need(n % S == 0 and first_element % S == 0, "CORRUPT", f"{what}: tiles of {S} columns do not fit")
+    value = None
+    for payload, layer in zip(payloads, tables.layers):
+        v = decode_tcq_layer(payload, n, layer, tables, first_element, what)
+        value = v if value is None else value + v
+    with np.errstate(all="ignore"):  # a hostile file may lead to infinities
+        return rounded(transformed_back(value, C, R, S), dtype)
+
+
+def decode_tcq_layer(payload, n, layer, tables, first_element, what):
+    """The values of one layer: n float32."""
+    segment, b = 1 << tables.segment_log2, layer.raw_bits
+    segments = ceil_div(n, segment)
+    parts = Parts(payload, what)
+    sizes = [struct.unpack("<3I", parts.take(12)) for _ in range(segments)]
+    streams, exceptions = [], []
+    for i, (a_bytes, b_bytes, exception_bytes) in enumerate(sizes):
+        m = min(segment, n - i * segment)
+        groups = ceil_div(m, 64)
+        states = np.frombuffer(parts.take(128), "<u2").reshape(2, 32)
+        row_class = take_class_map(parts, groups, layer.run_log2, layer.classes)
+        runs = parts.take(a_bytes), parts.take(b_bytes)
+        exceptions.append((m, parts.take(exception_bytes)))
+        raw = np.zeros(64 * groups, np.int64)
+        if b:
+            # b words of 64 bits for each group; bit j of word i belongs to position j.
+            words = bits_of(parts.take(8 * b * groups), 1).reshape(groups, b, 64)
+            raw = in_order((words << np.arange(b)[:, None]).sum(axis=1))
+        column_class = np.zeros(64 * groups, np.int64)
+        if layer.column_class is not None:
+            elements = first_element + i * segment + np.arange(64 * groups)
+            column_class = layer.column_class[elements % tables.columns]
+        for ab in (0, 1):
+            streams.append((states[ab], row_class, column_class.reshape(groups, 2, 32)[:, ab],
+                            raw.reshape(groups, 2, 32)[:, ab], runs[ab]))
+    need(parts.at == len(payload), "CORRUPT", f"{what}: payload is not filled")
+
+    points = decode_trellis(streams, layer, what)
+    value = np.empty(n, np.float32)
+    for i, (m, data) in enumerate(exceptions):
+        ab = np.concatenate([points[2 * i], points[2 * i + 1]], axis=1)  # groups x 64
+        v = ab.reshape(-1)[:m].astype(np.float32) * (layer.step * np.float32(2.0**-6))
+        if data:
+            positions, e = decode_tcq_exceptions(data, m, what)
+            v[positions] += e.astype(np.float32) * layer.step
+        value[i * segment:i * segment + m] = v
+    return value
+
+
+def decode_trellis(streams, layer, what):
+    """streams: [(32 start states, row class of each group, column class and raw bits of each
+    element, bytes)].  Returns the points n of each as an array of groups x 32.
+    """
+    groups = np.array([len(row_class) for _, row_class, _, _, _ in streams])
+    steps = groups.max()
+
+    def side_by_side(arrays):
+        out = np.zeros((len(arrays), steps, *arrays[0].shape[1:]), np.int64)
+        for i, a in enumerate(arrays):
+            out[i, :len(a)] = a
+        return out
+
+    row_class = side_by_side([s[1] for s in streams])
+    column_class = side_by_side([s[2] for s in streams])
+    raw = side_by_side([s[3] for s in streams])
+    lanes = Lanes([s[0] for s in streams], [s[4] for s in streams], what)
+    t = np.zeros((len(streams), 32), np.int64)
+    points = np.zeros((len(streams), steps, 32), np.int64)
+    b = layer.raw_bits
+    for step in range(steps):
+        rows = np.nonzero(groups > step)[0]
+        p = t[rows] % 2
+        slot = lanes.x[rows] % 256
+        where = row_class[rows, step][:, None], column_class[rows, step], p, slot
+        s = layer.symbol[where]
+        lanes.move(rows, layer.freq[where], layer.rank[where])
+        c = (s << b) + raw[rows, step]
+        t[rows] = layer.next[t[rows], c % 2]
+        # Offsets are 0 when there are raw bits.
+        points[rows, step] = 64 * (2 * (c - (16 << b)) + p) + layer.offset[32 * p + s]
+    lanes.finish()
+    return [x[:g] for x, g in zip(points, groups)]
+
+
+def decode_tcq_exceptions(data, m, what):
+    """Positions in the segment, and the numbers e."""
+    need(len(data) >= 6, "CORRUPT", f"{what}: exceptions are cut")
+    count, rice, low = struct.unpack_from("<IBB", data)
+    need(1 <= count <= m, "CORRUPT", f"{what}: {count} exceptions")
+    need(rice <= 15 and low <= 15, "CORRUPT", f"{what}: parameters of the exceptions")
+    bits = BitString(data[6:], what)
+    positions, numbers, position = [], [], -1
+    for _ in range(count):
+        position += bits.gap(rice) + 1
+        need(position < m, "CORRUPT", f"{what}: exception beyond the segment")
+        negative = bits.number(1)
+        i = bits.zeros(9)
+        need(i < 9, "CORRUPT", f"{what}: exception too big")
+        magnitude = ((1 << i) - 1 + bits.number(i) << low) + bits.number(low)
+        positions.append(position)
+        numbers.append(-magnitude if negative else magnitude)
+    bits.finish()
+    return np.array(positions), np.array(numbers)
+
+
+def transformed_back(value, C, R, S):
+    """The transform of a chunk of a matrix with C columns, in tiles of R x S."""
+    half = np.float32(math.sqrt(0.5))
+    if R > 1:
+        tiles = value.reshape(-1, R, C).swapaxes(0, 1).copy()  # row in the tile first
+        tiles[0] *= half
+        value = transform(tiles).swapaxes(0, 1).reshape(-1)
+    if S > 1:
+        tiles = value.reshape(-1, S).T.copy()  # column in the tile first
+        tiles[0] *= half
+        value = transform(tiles).T.reshape(-1)
+    return value
+
+
+def transform(X):
+    """T_N along the first axis of an array of float32."""
+    N = len(X)
+    if N == 1:
+        return X
+    H = X[1::2].copy()
+    H[1:] += X[1:-1:2]
+    g, h = transform(X[0::2]), transform(H)
+    c = [1 / (2 * math.cos(math.pi * (2 * i + 1) / (2 * N))) for i in range(N // 2)]
+    t = h * np.array(c, np.float32).reshape(-1, *[1] * (X.ndim - 1))
+    return np.concatenate([g + t, (g - t)[::-1]])
+
+
+def rounded(value, dtype):
+    """float32 values as the bytes of a dtype."""
+    # float64 holds every float32, and every quotient here exactly.
+    x = np.where(np.isnan(value), 0, value.astype(np.float64))
+    x = np.clip(x, -dtype.largest, dtype.largest)
+    least = 1 - dtype.bias
+    exponent = np.where(x == 0, least, np.maximum(np.frexp(x)[1] - 1, least)).astype(np.int64)
+    # |x| as a number of units of the last place, which are 2^(exponent - M): rint is to even.
+    units = np.rint(np.ldexp(np.abs(x), dtype.M - exponent)).astype(np.int64)
+    # A carry out of the mantissa goes where it belongs, and so does a subnormal number.
+    bits = (exponent - least << dtype.M) + units
+    sign = np.signbit(x) & ((bits != 0) | dtype.signed_zero)
+    bits = bits.astype(np.uint64) | sign.astype(np.uint64) << np.uint64(dtype.E + dtype.M)
+    return bits.astype(f"<u{dtype.W}").tobytes()
 
 
 # ---------------------------------------------------------------- command line

@@ -9,7 +9,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "codec/hct.h"
+#include "codec/hctenc.h"
 #include "codec/pool.h"
 #include "writer/hasher.h"
 #include "writer/interrupt.h"
@@ -55,6 +55,8 @@ struct mkhct_compressor {
 struct pipeline {
 	struct mkhct_compressor *c;
 	const struct mkhct_model *model;
+	const struct hct_goal *goals;
+	struct mkhct_result *results;
 	hct_appender *appender;
 	struct mkhct_hasher *hasher;
 	int out;
@@ -122,6 +124,11 @@ static void let_pages_go(const struct mkhct_model *m, uint64_t begin, uint64_t e
 		madvise((void *)(m->map + begin), (size_t)(end - begin), MADV_DONTNEED);
 }
 
+static const struct hct_goal *goal_of(const struct pipeline *p, const struct hct_tensor *t)
+{
+	return p->goals ? &p->goals[t - p->model->st.tensors] : NULL;
+}
+
 struct plan_work {
 	struct plan_slot *slot;
 	hct_encoder *encoder;
@@ -134,7 +141,7 @@ static hct_error make_plan(void *arg)
 	const struct plan_slot *s = w->slot;
 
 	return hct_plan_create(w->encoder, s->tensor, tensor_data(s->pipeline, s->tensor),
-			       &w->slot->plan, w->diag);
+			       goal_of(s->pipeline, s->tensor), &w->slot->plan, w->diag);
 }
 
 static void plan_job(void *arg, unsigned worker)
@@ -158,6 +165,32 @@ struct chunk_work {
 	struct hct_diag *diag;
 };
 
+/* Copies the payloads, which the encoder's next call would overwrite. */
+static hct_error keep_payloads(struct chunk_slot *s, struct hct_diag *diag)
+{
+	size_t total = 0, at = 0;
+
+	for (unsigned l = 0; l < s->encoded.layer_count; l++)
+		total += s->encoded.layers[l].length;
+	if (total > s->capacity) {
+		uint8_t *grown = realloc(s->payload, total);
+
+		if (!grown)
+			return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory",
+					s->pipeline->model->entry->path);
+		s->payload = grown;
+		s->capacity = total;
+	}
+	for (unsigned l = 0; l < s->encoded.layer_count; l++) {
+		struct hct_encoded_layer *layer = &s->encoded.layers[l];
+
+		memcpy(s->payload + at, layer->payload, layer->length);
+		layer->payload = s->payload + at;
+		at += layer->length;
+	}
+	return HCT_OK;
+}
+
 static hct_error encode(void *arg)
 {
 	struct chunk_work *w = arg;
@@ -170,19 +203,7 @@ static hct_error encode(void *arg)
 	err = hct_encode_chunk(w->encoder, plan, s->number, data, &s->encoded, w->diag);
 	if (err)
 		return err;
-	if (s->encoded.length > s->capacity) {
-		uint8_t *grown = realloc(s->payload, s->encoded.length);
-
-		if (!grown)
-			return hct_fail(w->diag, HCT_ERR_NOMEM, "%s: out of memory",
-					s->pipeline->model->entry->path);
-		s->payload = grown;
-		s->capacity = s->encoded.length;
-	}
-	/* The encoder's next call would overwrite it. */
-	memcpy(s->payload, s->encoded.payload, s->encoded.length);
-	s->encoded.payload = s->payload;
-	return HCT_OK;
+	return keep_payloads(s, w->diag);
 }
 
 static void chunk_job(void *arg, unsigned worker)
@@ -288,6 +309,13 @@ static hct_error append_chunk(struct pipeline *p, const struct hct_tensor *tenso
 
 	if (err)
 		return err;
+	if (p->results) {
+		struct mkhct_result *r = &p->results[p->to_append];
+
+		r->energy += s->encoded.energy;
+		r->decoded_energy += s->encoded.decoded_energy;
+		r->error += s->encoded.error;
+	}
 	p->head++;
 	p->append_chunk++;
 	hct_meter_add(p->meter, length);
@@ -315,6 +343,8 @@ static hct_error append_ready(struct pipeline *p, struct hct_diag *diag)
 			if (err)
 				return err;
 			p->declared = 1;
+			if (p->results)
+				hct_plan_describe(planned->plan, &p->results[p->to_append].plan);
 		}
 		if (p->append_chunk == hct_plan_chunk_count(planned->plan)) {
 			if (p->to_submit == p->to_append) /* submit_chunks has yet to pass it */
@@ -436,12 +466,15 @@ static hct_error finish(struct pipeline *p, struct hct_diag *diag)
 	return err;
 }
 
-hct_error mkhct_compress(struct mkhct_compressor *c, const struct mkhct_model *model, int out,
+hct_error mkhct_compress(struct mkhct_compressor *c, const struct mkhct_model *model,
+			 const struct hct_goal *goals, struct mkhct_result *results, int out,
 			 const char *out_name, struct hct_meter *meter, mkhct_tick tick,
 			 void *tick_arg, struct hct_diag *diag)
 {
 	struct pipeline p = {.c = c,
 			     .model = model,
+			     .goals = goals,
+			     .results = results,
 			     .out = out,
 			     .meter = meter,
 			     .tick = tick,

@@ -135,7 +135,7 @@ static hct_error write_model(struct run *r, const struct mkhct_entry *entry, int
 		return err;
 	err = mkhct_model_map(&model, &r->diag);
 	if (!err)
-		err = mkhct_compress(r->compressor, &model, fd, name, &r->progress.meter,
+		err = mkhct_compress(r->compressor, &model, NULL, NULL, fd, name, &r->progress.meter,
 				     mkhct_progress_tick, &r->progress, &r->diag);
 	mkhct_model_close(&model);
 	if (!err && fchmod(fd, entry->mode) != 0)

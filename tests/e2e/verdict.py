@@ -15,7 +15,7 @@ sys.path.insert(0, str(TESTS))
 
 import hctspec  # noqa: E402
 
-# The phrases of codec/error.c for the errors of FORMAT.md section 5.
+# The phrases of codec/error.c for the errors of FORMAT.md section 6.
 PHRASES = {
     "NOT_HCT": "not an .hct file",
     "UNFINISHED": "unfinished .hct file",

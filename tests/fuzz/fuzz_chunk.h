@@ -15,17 +15,26 @@ struct fuzz_chunk {
 	size_t params_length;
 	uint64_t offset; /* of the chunk in the tensor, a multiple of the element's size */
 	size_t length;   /* decoded */
-	const uint8_t *payload;
-	size_t payload_length;
+	struct hct_payload layers[HCT_MAX_LAYERS];
+	unsigned layer_count;
 };
 
-/* Decodes [begin, end) into memory of just that size.  pad is what lies behind the payload,
+/* A payload in memory of its own, with `pad` behind it. */
+static inline struct hct_payload fuzz_padded(struct hct_payload from, int pad)
+{
+	uint8_t *p = fuzz_alloc(from.length + HCT_PAYLOAD_PAD);
+
+	memcpy(p, from.data, from.length);
+	memset(p + from.length, pad, HCT_PAYLOAD_PAD);
+	return (struct hct_payload){p, from.length};
+}
+
+/* Decodes [begin, end) into memory of just that size.  pad is what lies behind the payloads,
  * which may not matter. */
 static inline hct_error fuzz_decode(const struct fuzz_chunk *c, const void *tables, hct_simd simd,
 				    int pad, size_t begin, size_t end, uint8_t **out)
 {
 	struct hct_scratch scratch = {.simd = simd, .dctx = ZSTD_createDCtx()};
-	uint8_t *payload = fuzz_alloc(c->payload_length + HCT_PAYLOAD_PAD);
 	struct hct_task task = {
 		.tensor = &c->tensor,
 		.tables = tables,
@@ -33,21 +42,21 @@ static inline hct_error fuzz_decode(const struct fuzz_chunk *c, const void *tabl
 		.length = c->length,
 		.begin = begin,
 		.end = end,
-		.layers = {{payload, c->payload_length}},
-		.layer_count = 1,
+		.layer_count = c->layer_count,
 		.scratch = &scratch,
 	};
 	const char *why = NULL;
 	hct_error e;
 
 	FUZZ_CHECK(scratch.dctx);
-	memcpy(payload, c->payload, c->payload_length);
-	memset(payload + c->payload_length, pad, HCT_PAYLOAD_PAD);
+	for (unsigned l = 0; l < c->layer_count; l++)
+		task.layers[l] = fuzz_padded(c->layers[l], pad);
 	*out = fuzz_alloc(end - begin);
 	e = c->codec->decode(&task, *out, &why);
 	FUZZ_CHECK(!e || why);
 	FUZZ_CHECK(!e || e == HCT_ERR_CORRUPT || e == HCT_ERR_UNSUPPORTED);
-	free(payload);
+	for (unsigned l = 0; l < c->layer_count; l++)
+		free((void *)task.layers[l].data);
 	free(scratch.bytes);
 	ZSTD_freeDCtx(scratch.dctx);
 	return e;
@@ -65,7 +74,8 @@ static inline void fuzz_compare(const struct fuzz_chunk *c, const void *tables, 
 	FUZZ_CHECK(e || !memcmp(out, reference, c->length));
 	free(out);
 	/* A part of a good chunk is good; of a bad one it may be, as not all is looked at. */
-	fuzz_range((uint32_t)XXH3_64bits(c->payload, c->payload_length), c->length, &begin, &end);
+	fuzz_range((uint32_t)XXH3_64bits(c->layers[0].data, c->layers[0].length), c->length, &begin,
+		   &end);
 	e = fuzz_decode(c, tables, simd, 0x55, begin, end, &out);
 	FUZZ_CHECK(expected || (!e && !memcmp(out, reference + begin, end - begin)));
 	free(out);

@@ -53,11 +53,11 @@ static void encode(int fd, const struct hct_safetensors *st, const uint8_t *data
 
 	must(hct_encoder_create(HCT_SIMD_AUTO, &encoder));
 	must(hct_appender_create(fd, "fuzz", st, &appender, NULL));
-	must(hct_plan_create(encoder, &st->tensors[0], data, &plan, NULL));
+	must(hct_plan_create(encoder, &st->tensors[0], data, NULL, &plan, NULL));
 	must(hct_appender_tensor(appender, 0, plan, NULL));
 	for (uint64_t n = 0; n < hct_plan_chunk_count(plan); n++) {
 		must(hct_encode_chunk(encoder, plan, n, data + at, &coded, NULL));
-		if (coded.length > hct_plan_chunk_length(plan, n))
+		if (coded.layers[0].length > hct_plan_chunk_length(plan, n))
 			abort();
 		must(hct_appender_chunk(appender, &coded, NULL));
 		at += hct_plan_chunk_length(plan, n);

@@ -107,8 +107,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	c.tensor.elements = c.tensor.end / hct_dtype_unit(c.tensor.dtype);
 	c.params = tables;
 	c.params_length = tables_length;
-	c.payload = payload;
-	c.payload_length = in.size;
+	c.layers[0] = (struct hct_payload){payload, in.size};
+	c.layer_count = 1;
 	if (in.size)
 		fuzz_all_variants(&c);
 	free(tables);

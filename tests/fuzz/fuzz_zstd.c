@@ -13,8 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	c.tensor.dtype_name = "U8";
 	c.tensor.dtype = HCT_DTYPE_U8;
 	c.tensor.elements = c.tensor.end = c.length;
-	c.payload = in.data;
-	c.payload_length = in.size;
+	c.layers[0] = (struct hct_payload){in.data, in.size};
+	c.layer_count = 1;
 	fuzz_all_variants(&c);
 	return 0;
 }

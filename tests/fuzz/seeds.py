@@ -28,6 +28,8 @@ DTYPES = [
 # In the order of fuzz_split.c.
 SPLIT_DTYPES = ["BF16", "F16", "F32", "C64", "F64", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ",
                 "F8_E4M3FNUZ"]
+# In the order of fuzz_tcq.c.
+TCQ_DTYPES = ["BF16", "F16", "F32", "F64", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ"]
 
 
 def split_seed(t, k, length, tables, payload):
@@ -38,17 +40,31 @@ def split_seed(t, k, length, tables, payload):
             + struct.pack("<H", len(tables)) + tables + payload)
 
 
+def tcq_seed(t, k, length, tables, payloads):
+    width = hctspec.FLOATS[t.dtype].W
+    elements, first = length // width, k * t.chunk_bytes // width
+    return (bytes([TCQ_DTYPES.index(t.dtype), 15, len(payloads) - 1])
+            + (elements - 1).to_bytes(3, "little") + first.to_bytes(3, "little")
+            + struct.pack("<H", len(tables)) + tables
+            + b"".join(struct.pack("<H", len(p)) for p in payloads[:-1]) + b"".join(payloads))
+
+
 def chunk_seeds(f):
     for i, k in f.chunks[:6]:
         t = f.tensors[i]
-        e = f.extents[t.first_extent + k]
-        payload = f.data[e.offset:e.offset + e.length]
+        first = t.first_extent + k * t.layers
+        extents = f.extents[first:first + t.layers]
+        payloads = [f.data[e.offset:e.offset + e.length] for e in extents]
+        codecs = {e.codec for e in extents}
         tables = f.params[t.tables_offset:t.tables_offset + t.tables_length]
         length = min(t.chunk_bytes, t.end - t.begin - k * t.chunk_bytes)
-        if e.codec == hctspec.ZSTD and length <= 1 << 16:
-            yield "fuzz_zstd", struct.pack("<H", length - 1) + payload
-        if e.codec == hctspec.SPLIT and t.dtype in SPLIT_DTYPES and len(tables) < 0xFFFF:
-            yield "fuzz_split", split_seed(t, k, length, tables, payload)
+        if codecs == {hctspec.ZSTD} and length <= 1 << 16:
+            yield "fuzz_zstd", struct.pack("<H", length - 1) + payloads[0]
+        if codecs == {hctspec.SPLIT} and t.dtype in SPLIT_DTYPES and len(tables) < 0xFFFF:
+            yield "fuzz_split", split_seed(t, k, length, tables, payloads[0])
+        if (codecs == {hctspec.TCQ} and t.dtype in TCQ_DTYPES and len(tables) < 0xFFFF
+                and t.layers <= 4 and all(len(p) <= 0xFFFF for p in payloads)):
+            yield "fuzz_tcq", tcq_seed(t, k, length, tables, payloads)
 
 
 def seeds_of(data):

@@ -3,7 +3,7 @@
 
 Every later version must read these files, so none is ever made again: to cover something
 new, add a name below.  manifest.json holds the SHA-256 of the source file, or the name of
-the error (FORMAT.md, section 5) of a file that is damaged.  Those of mkhct are made by the
+the error (FORMAT.md, section 6) of a file that is damaged.  Those of mkhct are made by the
 build that HCT_BUILD names.
 """
 

@@ -66,7 +66,8 @@ static void make_hct(const char *path, const uint8_t *file, size_t size,
 		const uint8_t *data = file + len + st.tensors[i].begin;
 		hct_plan *plan;
 
-		assert_int_equal(hct_plan_create(enc, &st.tensors[i], data, &plan, NULL), HCT_OK);
+		assert_int_equal(hct_plan_create(enc, &st.tensors[i], data, NULL, &plan, NULL),
+				 HCT_OK);
 		assert_int_equal(hct_appender_tensor(a, i, plan, NULL), HCT_OK);
 		for (uint64_t n = 0; n < hct_plan_chunk_count(plan); n++) {
 			struct hct_encoded chunk;

@@ -112,7 +112,8 @@ static inline int model_compress(const struct model *m)
 		const uint8_t *data = m->file + m->st.header_len + m->st.tensors[i].begin;
 		hct_plan *p;
 
-		assert_int_equal(hct_plan_create(e, &m->st.tensors[i], data, &p, NULL), HCT_OK);
+		assert_int_equal(hct_plan_create(e, &m->st.tensors[i], data, NULL, &p, NULL),
+				 HCT_OK);
 		assert_int_equal(hct_appender_tensor(a, i, p, NULL), HCT_OK);
 		for (uint64_t k = 0; k < hct_plan_chunk_count(p); k++) {
 			assert_int_equal(hct_encode_chunk(e, p, k,

@@ -32,9 +32,9 @@ static void start(struct work *w)
 	assert_int_equal(hct_encoder_create(HCT_SIMD_AUTO, &w->e), HCT_OK);
 	for (size_t i = 0; i < COUNT; i++) {
 		w->data[i] = w->m.file + w->m.st.header_len + w->m.st.tensors[i].begin;
-		assert_int_equal(
-			hct_plan_create(w->e, &w->m.st.tensors[i], w->data[i], &w->plan[i], NULL),
-			HCT_OK);
+		assert_int_equal(hct_plan_create(w->e, &w->m.st.tensors[i], w->data[i], NULL,
+						 &w->plan[i], NULL),
+				 HCT_OK);
 	}
 	w->fd = memfd_create("test", MFD_CLOEXEC);
 	assert_int_equal(hct_appender_create(w->fd, "test", &w->m.st, &w->a, NULL), HCT_OK);

@@ -36,15 +36,15 @@ static size_t one_chunk(hct_encoder *e, const hct_plan *p, const struct hct_tens
 
 	assert_int_equal(hct_encode_chunk(e, p, k, data, &coded, NULL), HCT_OK);
 	assert_int_equal(coded.codec, HCT_CODEC_SPLIT);
-	payload = calloc(coded.length + HCT_PAYLOAD_PAD, 1);
-	memcpy(payload, coded.payload, coded.length);
+	payload = calloc(coded.layers[0].length + HCT_PAYLOAD_PAD, 1);
+	memcpy(payload, coded.layers[0].payload, coded.layers[0].length);
 	for (int simd = HCT_SIMD_SCALAR; simd <= HCT_SIMD_AVX512; simd++) {
 		struct hct_scratch scratch = {.simd = (hct_simd)simd};
 		struct hct_task task = {.tensor = t,
 					.offset = k * hct_plan_chunk_bytes(p),
 					.length = length,
 					.end = length,
-					.layers = {{payload, coded.length}},
+					.layers = {{payload, coded.layers[0].length}},
 					.layer_count = 1,
 					.scratch = &scratch};
 		void *tables;
@@ -62,7 +62,7 @@ static size_t one_chunk(hct_encoder *e, const hct_plan *p, const struct hct_tens
 	}
 	free(payload);
 	free(out);
-	return coded.length;
+	return coded.layers[0].length;
 }
 
 /* One piece of data, mapped again and again, whose columns of 49
@@ -98,7 +98,7 @@ static void test_huge(void **state)
 	snprintf(shape, sizeof shape, "[%llu,2,7,7]", (unsigned long long)(bytes / 196));
 	make_header(shape, bytes, &st);
 	assert_int_equal(hct_encoder_create(HCT_SIMD_AUTO, &e), HCT_OK);
-	assert_int_equal(hct_plan_create(e, st.tensors, data, &p, NULL), HCT_OK);
+	assert_int_equal(hct_plan_create(e, st.tensors, data, NULL, &p, NULL), HCT_OK);
 	last = hct_plan_chunk_count(p) - 1;
 	assert_true(last * hct_plan_chunk_bytes(p) < bytes);
 	assert_int_equal(hct_plan_chunk_length(p, last), bytes - last * hct_plan_chunk_bytes(p));

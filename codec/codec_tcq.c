@@ -1,0 +1,666 @@
+/* Decoding of the tcq codec: entropy stage, values, exceptions, layers, inverse transform. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bits.h"
+#include "bytes.h"
+#include "codec.h"
+#include "dequant.h"
+#include "idct.h"
+#include "split.h"
+#include "tcq.h"
+#include "tcq_decode.h"
+
+/* Groups that go through all stages at a time, so that what lies between them stays in the L1
+ * cache. */
+#define BLOCK_GROUPS   HCT_TCQ_BLOCK
+#define BLOCK_ELEMENTS (BLOCK_GROUPS * HCT_GROUP)
+#define TOGETHER       HCT_TCQ_TOGETHER
+#define MAX_GROUPS     (1u << (HCT_MAX_SEGMENT_LOG2 - 6))
+#define MAX_UNIT       8
+
+/* A layer's tables as decoding wants them. */
+struct layer {
+	struct hct_tcq_layer t;
+	struct hct_tcq_stage stage;
+	struct hct_dequant dequant;
+};
+
+/* A tensor's. */
+struct tables {
+	hct_dtype dtype;
+	size_t unit;
+	unsigned layer_count, segment_log2;
+	unsigned tile_rows, tile_columns;
+	uint32_t columns;
+	/* The points of the first layer as elements of 8 or 16 bits. */
+	uint8_t elements8[HCT_TCQ_POINTS];
+	uint16_t elements16[HCT_TCQ_POINTS];
+	struct layer layers[];
+};
+
+/* What is under way while a chunk is decoded; in scratch memory. */
+struct buffers {
+	float sum[TOGETHER][BLOCK_ELEMENTS];
+	float layer[BLOCK_ELEMENTS];
+	uint8_t codes[TOGETHER][HCT_TCQ_STRIDE];
+	uint8_t out[BLOCK_ELEMENTS * MAX_UNIT];
+	uint8_t maps[TOGETHER][HCT_TCQ_MAX_LAYERS][MAX_GROUPS];
+} __attribute__((aligned(64)));
+
+/* The exceptions of a segment, read one after the other. */
+struct exceptions {
+	struct hct_bit_reader bits;
+	size_t left; /* behind the next one */
+	unsigned rice, magnitude;
+	size_t at; /* element of the next one; SIZE_MAX when there is none */
+	int32_t e; /* of the next one */
+};
+
+/* One layer of a segment. */
+struct part {
+	struct hct_tcq_segment tcq;
+	struct exceptions exceptions;
+	const uint8_t *listed; /* the exceptions' bytes */
+	size_t listed_bytes;
+	const uint8_t *raw;
+};
+
+/* One segment of a chunk. */
+struct segment {
+	size_t base; /* its first element */
+	size_t elements, groups;
+	size_t todo; /* groups that are to be decoded */
+	struct part parts[HCT_TCQ_MAX_LAYERS];
+};
+
+/* A chunk while it is decoded. */
+struct job {
+	const struct hct_task *task;
+	const struct tables *tables;
+	uint8_t *dst;
+	size_t elements, segment_elements, segment_count;
+	size_t begin, end; /* elements that are wanted; whole bands where there are some */
+	struct buffers *buffers;
+	float *band;  /* the wanted elements' values, where tiles have several rows; or NULL */
+	size_t pitch; /* floats from one of its rows to the next */
+	int direct;   /* from codes to elements, without values between them */
+	hct_tcq_decode *decode;
+	const struct hct_dequant_loops *loops;
+	hct_narrow *narrow;
+	hct_idct *idct;
+	const char **why;
+};
+
+static void free_tables(void *p)
+{
+	struct tables *x = p;
+
+	for (unsigned i = 0; x && i < x->layer_count; i++)
+		hct_tcq_stage_free(&x->layers[i].stage);
+	free(x);
+}
+
+/* The points as elements. */
+static void init_elements(struct tables *x)
+{
+	const struct hct_dequant *q = &x->layers[0].dequant;
+	hct_narrow *narrow = hct_dequant_scalar.narrow[x->dtype];
+
+	if (x->unit == 1)
+		narrow(q->point, HCT_TCQ_POINTS, x->elements8);
+	if (x->unit == 2)
+		narrow(q->point, HCT_TCQ_POINTS, (uint8_t *)x->elements16);
+}
+
+static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *params, size_t length,
+			     void **out, const char **why)
+{
+	struct hct_tcq_tables *t;
+	struct tables *x = NULL;
+	hct_error e;
+
+	*out = NULL;
+	if (!hct_tcq_has_dtype(tensor->dtype)) {
+		*why = "the tcq codec on a dtype that it does not code";
+		return HCT_ERR_CORRUPT;
+	}
+	t = malloc(sizeof *t);
+	if (!t)
+		return HCT_ERR_NOMEM;
+	e = hct_tcq_tables_unpack(params, length, t, why);
+	if (e)
+		goto out;
+	e = HCT_ERR_NOMEM;
+	x = aligned_alloc(64, (sizeof *x + t->layer_count * sizeof x->layers[0] + 63) & ~63ul);
+	if (!x)
+		goto out;
+	memset(x, 0, sizeof *x + t->layer_count * sizeof x->layers[0]);
+	x->dtype = tensor->dtype;
+	x->unit = hct_dtype_unit(tensor->dtype);
+	x->segment_log2 = t->segment_log2;
+	x->tile_rows = 1u << t->tile_rows_log2;
+	x->tile_columns = 1u << t->tile_columns_log2;
+	x->columns = t->columns;
+	for (; x->layer_count < t->layer_count; x->layer_count++) {
+		struct layer *l = &x->layers[x->layer_count];
+
+		l->t = t->layers[x->layer_count];
+		if (hct_tcq_stage_init(&l->stage, &l->t, t->columns))
+			goto out;
+		l->t.column_class = NULL; /* the index may go before the decoder */
+		hct_dequant_init(&l->dequant, &l->t);
+	}
+	init_elements(x);
+	*out = x;
+	x = NULL;
+	e = HCT_OK;
+out:
+	free_tables(x);
+	free(t);
+	return e;
+}
+
+static hct_error corrupt(const struct job *j, const char *why)
+{
+	*j->why = why;
+	return HCT_ERR_CORRUPT;
+}
+
+/* Reads the next exception of a segment, or makes sure that the list ends where it should. */
+static hct_error next_exception(const struct job *j, struct exceptions *x, size_t elements)
+{
+	struct hct_bit_reader *bits = &x->bits;
+	unsigned quotient, negative, zeros;
+	size_t after = x->at + 1; /* 0 at the start */
+	uint32_t m;
+
+	if (!x->left) {
+		x->at = SIZE_MAX;
+		if (bits->end - bits->at >= 8 ||
+		    hct_bits_take(bits, (unsigned)(bits->end - bits->at)))
+			return corrupt(j, "bits behind the last exception");
+		return HCT_OK;
+	}
+	x->left--;
+	quotient = hct_bits_unary(bits, HCT_MAX_QUOTIENT);
+	if (quotient < HCT_MAX_QUOTIENT)
+		x->at = after + ((size_t)quotient << x->rice) + hct_bits_take(bits, x->rice);
+	else
+		x->at = after + hct_bits_take(bits, HCT_GAP_BITS);
+	negative = hct_bits_take(bits, 1);
+	zeros = hct_bits_unary(bits, HCT_TCQ_MAX_MAGNITUDE);
+	m = (1u << zeros) - 1 + hct_bits_take(bits, zeros);
+	m = m << x->magnitude | hct_bits_take(bits, x->magnitude);
+	x->e = negative ? -(int32_t)m : (int32_t)m;
+	if (bits->at > bits->end || x->at >= elements)
+		return corrupt(j, "an exception behind the end");
+	if (zeros == HCT_TCQ_MAX_MAGNITUDE)
+		return corrupt(j, "an impossible exception");
+	return HCT_OK;
+}
+
+/* Makes the list of a layer ready: reads its head and its first exception. */
+static hct_error start_exceptions(const struct job *j, struct part *p, size_t elements)
+{
+	struct exceptions *x = &p->exceptions;
+
+	x->at = SIZE_MAX;
+	if (!p->listed_bytes)
+		return HCT_OK;
+	if (p->listed_bytes <= HCT_TCQ_EXCEPTION_HEAD)
+		return corrupt(j, "an incomplete list of exceptions");
+	x->left = hct_load32(p->listed);
+	x->rice = p->listed[4];
+	x->magnitude = p->listed[5];
+	x->bits = (struct hct_bit_reader){
+		.data = p->listed + HCT_TCQ_EXCEPTION_HEAD,
+		.end = 8 * (p->listed_bytes - HCT_TCQ_EXCEPTION_HEAD)};
+	if (!x->left || x->rice > HCT_MAX_RICE || x->magnitude > HCT_TCQ_MAX_RICE)
+		return corrupt(j, "an impossible list of exceptions");
+	return next_exception(j, x, elements);
+}
+
+/* The parts of a layer's payload that belong to one segment; *at runs on. */
+static hct_error open_part(const struct job *j, unsigned layer, size_t i, size_t *at,
+			   struct segment *s)
+{
+	const struct hct_payload *payload = &j->task->layers[layer];
+	const struct layer *l = &j->tables->layers[layer];
+	const uint8_t *entry = payload->data + i * HCT_TCQ_SEGMENT_BYTES;
+	uint64_t a = hct_load32(entry), b = hct_load32(entry + 4), x = hct_load32(entry + 8);
+	uint64_t map_bytes = hct_tcq_map_bytes(&l->t, s->groups);
+	uint64_t raw_bytes = (uint64_t)s->groups * 8 * l->t.raw_bits;
+	uint64_t all = HCT_TCQ_STATE_BYTES + map_bytes + a + b + x + raw_bytes;
+	const uint8_t *p = payload->data + *at;
+	struct part *part = &s->parts[layer];
+
+	if (all > payload->length - *at)
+		return corrupt(j, "a segment that does not fit its payload");
+	*at += all;
+	memset(part, 0, sizeof *part);
+	memcpy(part->tcq.rans.sub[0].x, p, 2 * HCT_LANES);
+	memcpy(part->tcq.rans.sub[1].x, p + 2 * HCT_LANES, 2 * HCT_LANES);
+	p += HCT_TCQ_STATE_BYTES;
+	part->tcq.rans.map = p; /* until it is unpacked */
+	p += map_bytes;
+	part->tcq.rans.sub[0].p = p;
+	part->tcq.rans.sub[0].end = part->tcq.rans.sub[1].p = p + a;
+	part->tcq.rans.sub[1].end = part->listed = p + a + b;
+	part->listed_bytes = x;
+	part->raw = part->tcq.raw = p + a + b + x;
+	return HCT_OK;
+}
+
+/* Makes a layer of a segment that open_part found ready for decoding. */
+static hct_error start_part(const struct job *j, unsigned layer, struct segment *s, uint8_t *map)
+{
+	const struct layer *l = &j->tables->layers[layer];
+	struct part *p = &s->parts[layer];
+
+	for (unsigned sub = 0; sub < 2; sub++)
+		for (unsigned lane = 0; lane < HCT_LANES; lane++)
+			if (p->tcq.rans.sub[sub].x[lane] < HCT_RANS_LOW)
+				return corrupt(j, "an impossible start state");
+	if (hct_tcq_map_unpack(&l->t, p->tcq.rans.map, s->groups, map))
+		return corrupt(j, "a class that its tensor does not have");
+	p->tcq.rans.map = map;
+	p->tcq.rans.run_log2 = l->t.run_log2;
+	p->tcq.column =
+		(uint32_t)((j->task->offset / j->tables->unit + s->base) % j->tables->columns);
+	return start_exceptions(j, p, s->elements);
+}
+
+/* Adds the exceptions of groups from g on to their values. */
+static hct_error add_exceptions(const struct job *j, unsigned layer, struct segment *s, size_t g,
+				size_t groups, float *values)
+{
+	struct exceptions *x = &s->parts[layer].exceptions;
+	float step = j->tables->layers[layer].dequant.step;
+	size_t first = g * HCT_GROUP, n = groups * HCT_GROUP;
+	hct_error e = HCT_OK;
+
+	while (x->at < first + n && !e) {
+		if (x->at >= first)
+			values[x->at - first] += (float)x->e * step;
+		e = next_exception(j, x, s->elements);
+	}
+	return e;
+}
+
+/* The same for elements of a layer that are made of codes at once. */
+static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t g, size_t groups,
+				  const uint8_t *codes, uint8_t *elements)
+{
+	struct exceptions *x = &s->parts[0].exceptions;
+	const struct hct_dequant *q = &j->tables->layers[0].dequant;
+	size_t first = g * HCT_GROUP, n = groups * HCT_GROUP;
+	hct_error e = HCT_OK;
+
+	while (x->at < first + n && !e) {
+		if (x->at >= first) {
+			size_t i = x->at - first;
+			size_t at = i / HCT_GROUP * HCT_GROUP + hct_position(i % HCT_GROUP);
+			float v = q->point[codes[at] % HCT_TCQ_POINTS] + (float)x->e * q->step;
+
+			hct_dequant_scalar.narrow[j->tables->dtype](&v, 1,
+								    elements + i * j->tables->unit);
+		}
+		e = next_exception(j, x, s->elements);
+	}
+	return e;
+}
+
+/* Where the n elements from e on go when all bytes of them are wanted, otherwise NULL. */
+static uint8_t *place_of(const struct job *j, size_t e, size_t n)
+{
+	size_t unit = j->tables->unit;
+
+	if (e * unit < j->task->begin || (e + n) * unit > j->task->end)
+		return NULL;
+	return j->dst + (e * unit - j->task->begin);
+}
+
+/* Copies what is wanted of the n elements from e on. */
+static void copy_wanted(const struct job *j, const uint8_t *elements, size_t e, size_t n)
+{
+	size_t unit = j->tables->unit, first = e * unit, begin = first, end = (e + n) * unit;
+
+	begin = begin > j->task->begin ? begin : j->task->begin;
+	end = end < j->task->end ? end : j->task->end;
+	if (begin < end)
+		memcpy(j->dst + (begin - j->task->begin), elements + (begin - first), end - begin);
+}
+
+/* Hands out the n values from element e on, at most a block of them. */
+static void hand_out(const struct job *j, const float *values, size_t e, size_t n)
+{
+	uint8_t *to = place_of(j, e, n);
+
+	if (to == (const uint8_t *)values)
+		return;
+	j->narrow(values, n, to ? to : j->buffers->out);
+	if (!to)
+		copy_wanted(j, j->buffers->out, e, n);
+}
+
+/* Where the values of a block of whole groups are made. */
+static float *values_of(const struct job *j, size_t which, size_t e, size_t n)
+{
+	int straight = j->tables->dtype == HCT_DTYPE_F32 && !j->idct;
+	uint8_t *to = straight ? place_of(j, e, n) : NULL;
+
+	return to && !((uintptr_t)to % sizeof(float)) ? (void *)to : j->buffers->sum[which];
+}
+
+/* The values of a layer of a block to dst, added to those there unless it is the first. */
+static hct_error block_values(const struct job *j, unsigned layer, struct segment *s, size_t g,
+			      size_t groups, const uint8_t *codes, float *dst)
+{
+	const struct layer *l = &j->tables->layers[layer];
+	float *values = layer ? j->buffers->layer : dst;
+	hct_error e;
+
+	j->loops->floats(&l->dequant, codes, s->parts[layer].raw + g * 8 * l->t.raw_bits, groups,
+			 values);
+	e = add_exceptions(j, layer, s, g, groups, values);
+	if (layer && !e)
+		j->loops->add(dst, values, groups * HCT_GROUP);
+	return e;
+}
+
+/* Where a wanted element is in the bands; *left: elements from there to the end of the row. */
+static float *band_at(const struct job *j, size_t e, size_t *left)
+{
+	size_t columns = j->tables->columns, at = e - j->begin;
+
+	*left = columns - at % columns;
+	return j->band + at / columns * j->pitch + at % columns;
+}
+
+/* Puts the n values from element e on into the bands, as far as these go. */
+static void keep(const struct job *j, const float *values, size_t e, size_t n)
+{
+	size_t end = e + n < j->end ? e + n : j->end;
+
+	if (e < j->begin) {
+		values += j->begin - e;
+		e = j->begin;
+	}
+	while (e < end) {
+		float *to = band_at(j, e, &n);
+
+		n = n < end - e ? n : end - e;
+		memcpy(to, values, n * sizeof *to);
+		values += n;
+		e += n;
+	}
+}
+
+/* A block of which all layers have been added up. */
+static void finish_block(const struct job *j, const struct segment *s, size_t g, size_t groups,
+			 float *values)
+{
+	size_t first = s->base + g * HCT_GROUP, n = groups * HCT_GROUP;
+
+	if (n > s->base + s->elements - first)
+		n = s->base + s->elements - first;
+	if (j->band) {
+		keep(j, values, first, n);
+		return;
+	}
+	if (j->idct)
+		j->idct(values, n, n, 1, j->tables->tile_columns);
+	hand_out(j, values, first, n);
+}
+
+/* A block from codes to elements. */
+static hct_error direct_block(const struct job *j, struct segment *s, size_t g, size_t groups,
+			      const uint8_t *codes)
+{
+	const struct tables *x = j->tables;
+	size_t first = s->base + g * HCT_GROUP, n = groups * HCT_GROUP;
+	uint8_t *to = place_of(j, first, n);
+	uint8_t *elements = to ? to : j->buffers->out;
+	hct_error e;
+
+	if (x->unit == 2)
+		j->loops->look16(x->elements16, codes, groups, elements);
+	else
+		j->loops->look8(x->elements8, codes, groups, elements);
+	e = patch_exceptions(j, s, g, groups, codes, elements);
+	if (!e && !to) {
+		size_t left = s->base + s->elements - first;
+
+		copy_wanted(j, elements, first, n < left ? n : left);
+	}
+	return e;
+}
+
+/* All stages of `groups` groups from group g on of some segments. */
+static hct_error run_block(const struct job *j, struct segment *const *s, size_t count, size_t g,
+			   size_t groups)
+{
+	struct buffers *b = j->buffers;
+	unsigned layers = j->task->layer_count;
+
+	for (unsigned l = 0; l < layers; l++) {
+		struct hct_tcq_segment *tcq[TOGETHER];
+
+		for (size_t i = 0; i < count; i++)
+			tcq[i] = &s[i]->parts[l].tcq;
+		j->decode(&j->tables->layers[l].stage, tcq, count, groups, b->codes[0]);
+		for (size_t i = 0; i < count; i++) {
+			size_t first = s[i]->base + g * HCT_GROUP, n = groups * HCT_GROUP;
+			float *values;
+			hct_error e;
+
+			if (first + n <= j->begin)
+				continue;
+			/* one buffer for all of them, where nothing has to be kept */
+			values = values_of(j, layers > 1 ? i : 0, first, n);
+			e = j->direct ? direct_block(j, s[i], g, groups, b->codes[i])
+				      : block_values(j, l, s[i], g, groups, b->codes[i], values);
+			if (e)
+				return e;
+			if (!j->direct && l == layers - 1)
+				finish_block(j, s[i], g, groups, values);
+		}
+	}
+	return HCT_OK;
+}
+
+/* 0 when a layer of a segment has ended, or been broken off, as it may not. */
+static int ended_well(const struct job *j, const struct segment *s)
+{
+	for (unsigned l = 0; l < j->task->layer_count; l++) {
+		const struct hct_rans_segment *r = &s->parts[l].tcq.rans;
+
+		if (s->todo == s->groups ? !hct_rans_finished(r)
+					 : (r->sub[0].overrun | r->sub[1].overrun) >> 63 != 0)
+			return 0;
+	}
+	return 1;
+}
+
+/* Decodes some segments together. */
+static hct_error run_segments(const struct job *j, struct segment *s, size_t count)
+{
+	hct_error e = HCT_OK;
+	size_t groups;
+
+	for (size_t g = 0; !e; g += groups) {
+		struct segment *left[TOGETHER];
+		size_t n = 0;
+
+		groups = BLOCK_GROUPS;
+		for (size_t i = 0; i < count; i++)
+			if (g < s[i].todo) {
+				left[n++] = &s[i];
+				groups = s[i].todo - g < groups ? s[i].todo - g : groups;
+			}
+		if (!n)
+			break;
+		e = run_block(j, left, n, g, groups);
+	}
+	for (size_t i = 0; i < count && !e; i++)
+		if (!ended_well(j, &s[i]))
+			e = corrupt(j, "a substream that does not end as it should");
+	return e;
+}
+
+/* Finds all layers of segment i and, when it is wanted, makes them ready. */
+static hct_error open_segment(const struct job *j, size_t i, size_t at[HCT_TCQ_MAX_LAYERS],
+			      struct segment *s, uint8_t (*maps)[MAX_GROUPS], int *wanted)
+{
+	hct_error e = HCT_OK;
+	size_t end;
+
+	s->base = i * j->segment_elements;
+	s->elements = j->elements - s->base;
+	if (s->elements > j->segment_elements)
+		s->elements = j->segment_elements;
+	s->groups = (s->elements + HCT_GROUP - 1) / HCT_GROUP;
+	for (unsigned l = 0; l < j->task->layer_count && !e; l++)
+		e = open_part(j, l, i, &at[l], s);
+	*wanted = j->begin < s->base + s->elements && j->end > s->base;
+	if (e || !*wanted)
+		return e;
+	end = j->end - s->base < s->elements ? j->end - s->base : s->elements;
+	s->todo = (end + HCT_GROUP - 1) / HCT_GROUP;
+	for (unsigned l = 0; l < j->task->layer_count && !e; l++)
+		e = start_part(j, l, s, maps[l]);
+	return e;
+}
+
+/* Walks over the segments, decoding those that are wanted. */
+static hct_error run(const struct job *j)
+{
+	size_t at[HCT_TCQ_MAX_LAYERS], ready = 0;
+	struct segment s[TOGETHER];
+
+	for (unsigned l = 0; l < j->task->layer_count; l++) {
+		at[l] = j->segment_count * HCT_TCQ_SEGMENT_BYTES;
+		if (j->task->layers[l].length < at[l])
+			return corrupt(j, "a payload that is too short");
+	}
+	for (size_t i = 0; i < j->segment_count; i++) {
+		int wanted;
+		hct_error e = open_segment(j, i, at, &s[ready], j->buffers->maps[ready], &wanted);
+
+		if (!e && wanted && ++ready == TOGETHER) {
+			e = run_segments(j, s, TOGETHER);
+			ready = 0;
+		}
+		if (e)
+			return e;
+	}
+	for (unsigned l = 0; l < j->task->layer_count; l++)
+		if (at[l] != j->task->layers[l].length)
+			return corrupt(j, "bytes that belong to no segment");
+	return ready ? run_segments(j, s, ready) : HCT_OK;
+}
+
+/* Transforms the bands back and hands them out. */
+static void finish_bands(const struct job *j)
+{
+	const struct tables *x = j->tables;
+	size_t rows = (j->end - j->begin) / x->columns, n;
+	size_t e = j->task->begin / x->unit, end = (j->task->end + x->unit - 1) / x->unit;
+
+	for (size_t r = 0; r < rows; r += x->tile_rows)
+		j->idct(j->band + r * j->pitch, j->pitch, x->columns, x->tile_rows,
+			x->tile_columns);
+	for (; e < end; e += n) {
+		const float *values = band_at(j, e, &n);
+
+		n = j->pitch == x->columns || n > end - e ? end - e : n;
+		n = n < BLOCK_ELEMENTS ? n : BLOCK_ELEMENTS;
+		hand_out(j, values, e, n);
+	}
+}
+
+/* A good distance between rows, for the caches' sake: see idct.h. */
+static size_t pitch_of(size_t columns)
+{
+	size_t pitch = (columns + 15) & ~(size_t)15;
+
+	if (columns < 64)
+		return columns;
+	return pitch % 512 ? pitch : pitch + 16;
+}
+
+/* Checks how a chunk is cut, and finds what of it has to be decoded.  Returns the floats of the
+ * wanted bands in *band. */
+static hct_error measure(struct job *j, size_t *band)
+{
+	const struct tables *x = j->tables;
+	const struct hct_task *task = j->task;
+	size_t whole = 1; /* elements that come together */
+	uint64_t first = task->offset / x->unit;
+
+	*band = 0;
+	if (task->length % x->unit || task->offset % x->unit)
+		return corrupt(j, "a chunk that is not whole elements");
+	if (task->layer_count > x->layer_count ||
+	    (task->layers_stored && task->layers_stored != x->layer_count))
+		return corrupt(j, "layers that its tables do not have");
+	j->elements = task->length / x->unit;
+	j->segment_count = (j->elements + j->segment_elements - 1) / j->segment_elements;
+	if (x->tile_rows > 1)
+		whole = (size_t)x->tile_rows * x->columns;
+	else
+		whole = x->tile_columns;
+	if (j->elements % whole || first % (x->tile_rows > 1 ? x->columns : whole))
+		return corrupt(j, "a chunk that is not whole tiles");
+	j->begin = task->begin / x->unit;
+	j->end = (task->end + x->unit - 1) / x->unit;
+	if (x->tile_rows > 1) {
+		j->begin -= j->begin % whole;
+		j->end += (whole - j->end % whole) % whole;
+		j->pitch = pitch_of(x->columns);
+		*band = (j->end - j->begin) / x->columns * j->pitch;
+	}
+	return HCT_OK;
+}
+
+static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **why)
+{
+	const struct tables *x = task->tables;
+	hct_simd simd = task->scratch->simd;
+	const struct hct_dequant_loops *loops = hct_dequant_find(simd);
+	int tiles = x->tile_rows * x->tile_columns > 1;
+	struct job j = {.task = task,
+			.tables = x,
+			.dst = dst,
+			.segment_elements = (size_t)1 << x->segment_log2,
+			.direct = task->layer_count == 1 && !tiles && x->unit <= 2 &&
+				  !x->layers[0].t.raw_bits,
+			.decode = hct_tcq_decoder(simd),
+			.loops = loops,
+			.narrow = loops->narrow[x->dtype],
+			.idct = tiles ? hct_idct_find(simd) : NULL,
+			.why = why};
+	size_t band;
+	uint8_t *scratch;
+	hct_error e = measure(&j, &band);
+
+	if (e)
+		return e;
+	scratch = hct_scratch_reserve(task->scratch, sizeof *j.buffers + band * sizeof *j.band);
+	if (!scratch)
+		return HCT_ERR_NOMEM;
+	j.buffers = (void *)scratch;
+	j.band = band ? (void *)(scratch + sizeof *j.buffers) : NULL;
+	e = run(&j);
+	if (!e && j.band)
+		finish_bands(&j);
+	return e;
+}
+
+const struct hct_codec hct_codec_tcq = {.id = HCT_CODEC_TCQ,
+					.name = "tcq",
+					.max_layers = HCT_TCQ_MAX_LAYERS,
+					.open_tables = open_tables,
+					.free_tables = free_tables,
+					.decode = decode};

@@ -1,0 +1,361 @@
+#include "tcq_encode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bits.h"
+#include "bytes.h"
+#include "idct.h"
+#include "split.h"
+#include "widen.h"
+
+/* Bits of the longest code of an exception: gap, sign, magnitude. */
+#define EXCEPTION_MAX_BITS (HCT_MAX_QUOTIENT + HCT_GAP_BITS + 1 + 2 * HCT_TCQ_MAX_MAGNITUDE + 15)
+
+static int init_coder(struct hct_tcq_coder *c, const struct hct_tcq_layer *l, unsigned row)
+{
+	for (unsigned table = 0; table < 2 * l->column_classes; table++) {
+		const uint8_t *freq = l->freq[row][table >> 1][table & 1];
+		unsigned rank[HCT_TCQ_SYMBOLS] = {0}, at = 0;
+		struct hct_alias a;
+
+		if (hct_alias_init(&a, freq))
+			return 0;
+		for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
+			unsigned code = table << 5 | s;
+
+			c->freq[code] = freq[s];
+			c->start[code] = (uint16_t)at;
+			c->reciprocal[code] =
+				(uint16_t)(freq[s] > 1 ? 65536u / freq[s] : freq[s] * 65535u);
+			at += freq[s];
+			rank[s] = a.own[s];
+			for (unsigned j = 0; j < a.own[s]; j++)
+				c->slot[table][c->start[code] + j] =
+					(uint8_t)(HCT_TCQ_BUCKET * s + j);
+		}
+		for (unsigned i = 0; i < HCT_TCQ_SYMBOLS; i++)
+			for (unsigned j = a.own[i]; j < HCT_TCQ_BUCKET; j++) {
+				unsigned s = a.other[i];
+				unsigned place = c->start[table << 5 | s] + rank[s]++;
+
+				c->slot[table][place] = (uint8_t)(HCT_TCQ_BUCKET * i + j);
+			}
+	}
+	return 1;
+}
+
+void hct_tcq_spread_columns(const struct hct_tcq_tables *t, const struct hct_tcq_layer *l,
+			    uint8_t *out)
+{
+	if (l->column_classes == 1) {
+		memset(out, 0, t->columns + (size_t)HCT_GROUP);
+		return;
+	}
+	for (uint32_t i = 0; i < t->columns; i++)
+		out[i] = (uint8_t)hct_tcq_column_class(l, i);
+	for (uint32_t i = 0; i < HCT_GROUP; i++)
+		out[t->columns + i] = out[i % t->columns];
+}
+
+struct hct_tcq_layer_encoder *hct_tcq_layer_encoder_create(const struct hct_tcq_tables *t,
+							   unsigned layer, float lambda)
+{
+	const struct hct_tcq_layer *l = &t->layers[layer];
+	struct hct_tcq_layer_encoder *e = malloc(sizeof *e + l->row_classes * sizeof e->coders[0]);
+	int ok = 1;
+
+	if (!e)
+		return NULL;
+	e->column_classes = malloc(t->columns + (size_t)HCT_GROUP);
+	for (unsigned k = 0; k < l->row_classes; k++)
+		ok &= init_coder(&e->coders[k], l, k);
+	if (!e->column_classes || !ok) {
+		hct_tcq_layer_encoder_free(e);
+		return NULL;
+	}
+	hct_tcq_spread_columns(t, l, e->column_classes);
+	hct_viterbi_init(&e->search, l, lambda);
+	hct_dequant_init(&e->dequant, l);
+	return e;
+}
+
+void hct_tcq_layer_encoder_free(struct hct_tcq_layer_encoder *e)
+{
+	if (e)
+		free(e->column_classes);
+	free(e);
+}
+
+void hct_tcq_reconstruct(const struct hct_dequant *q, const struct hct_dequant_loops *loops,
+			 const struct hct_viterbi_segment *s, float *out)
+{
+	loops->floats(q, s->codes, (const uint8_t *)s->planes, s->groups, out);
+	for (size_t i = 0; i < s->exception_count; i++) {
+		const struct hct_tcq_exception *x = &s->exceptions[i];
+
+		out[x->element] += (float)x->value * q->step;
+	}
+}
+
+hct_error hct_tcq_values(const struct hct_tcq_tables *t, const hct_dct *dct, hct_dtype dtype,
+			 const uint8_t *data, size_t n, float *values)
+{
+	unsigned rows = 1u << t->tile_rows_log2, columns = 1u << t->tile_columns_log2;
+	size_t end = (n + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
+	float factor;
+	hct_error e;
+
+	hct_widen(dtype, data, n, values);
+	for (size_t i = n; i < end; i++)
+		values[i] = 0;
+	if (rows == 1 && columns == 1)
+		return HCT_OK;
+	if (rows == 1)
+		e = hct_dct_tiles(dct, values, 1, n, 1, columns, values);
+	else
+		e = hct_dct_tiles(dct, values, n / t->columns, t->columns, rows, columns, values);
+	factor = (float)hct_idct_factor(rows, columns);
+	for (size_t i = 0; i < n; i++)
+		values[i] *= factor;
+	return e;
+}
+
+/* The buffers of one segment, in scratch memory. */
+struct buffers {
+	struct hct_viterbi_segment s;
+	uint8_t *map;
+	uint8_t *streams; /* room for the bytes of both substreams, filled from their ends */
+	size_t stream_room;
+	float *found; /* reconstructed values */
+	void *search;
+};
+
+static size_t round_up(size_t n)
+{
+	return (n + 63) / 64 * 64;
+}
+
+size_t hct_tcq_scratch(const struct hct_tcq_tables *t)
+{
+	size_t n = (size_t)1 << t->segment_log2, groups = n / HCT_GROUP;
+
+	return round_up(n) + round_up(groups * 8 * HCT_TCQ_MAX_RAW) +
+	       round_up(n * sizeof(struct hct_tcq_exception)) + round_up(groups) +
+	       round_up(n + 2 * HCT_GROUP) + round_up(4 * n) + hct_viterbi_scratch(groups);
+}
+
+static void lay_out(struct buffers *b, const struct hct_tcq_tables *t, uint8_t *scratch)
+{
+	size_t n = (size_t)1 << t->segment_log2, groups = n / HCT_GROUP;
+
+	b->s.codes = scratch;
+	scratch += round_up(n);
+	b->s.planes = (uint64_t *)(void *)scratch;
+	scratch += round_up(groups * 8 * HCT_TCQ_MAX_RAW);
+	b->s.exceptions = (struct hct_tcq_exception *)(void *)scratch;
+	scratch += round_up(n * sizeof(struct hct_tcq_exception));
+	b->map = scratch;
+	scratch += round_up(groups);
+	b->streams = scratch;
+	b->stream_room = n / 2 + HCT_GROUP;
+	scratch += round_up(n + 2 * HCT_GROUP);
+	b->found = (float *)(void *)scratch;
+	scratch += round_up(4 * n);
+	b->search = scratch;
+}
+
+static uint8_t *put(uint8_t *out, const void *src, size_t n)
+{
+	if (n)
+		memcpy(out, src, n);
+	return out + n;
+}
+
+/* Encodes one substream backwards.  Without branches: half of them would go the wrong way. */
+static uint8_t *encode_stream(const struct hct_tcq_coder *coders,
+			      const struct hct_viterbi_segment *s, unsigned sub, uint8_t *p,
+			      uint16_t x[HCT_LANES])
+{
+	for (unsigned lane = 0; lane < HCT_LANES; lane++)
+		x[lane] = HCT_RANS_LOW;
+	for (size_t g = s->groups; g-- > 0;) {
+		const struct hct_tcq_coder *c = &coders[s->map[g >> s->run_log2]];
+		const uint8_t *codes = s->codes + g * HCT_GROUP + sub;
+
+		for (unsigned lane = HCT_LANES; lane-- > 0;) {
+			unsigned code = codes[2 * lane], f = c->freq[code];
+			unsigned v = x[lane], full = v >= f << 8, q;
+
+			p[-1] = (uint8_t)v;
+			p -= full;
+			v >>= 8 * full;
+			q = v * c->reciprocal[code] >> 16; /* the quotient, or one less */
+			v -= q * f;
+			full = v >= f;
+			q += full;
+			v -= f & -full;
+			x[lane] = (uint16_t)(q << 8 | c->slot[code >> 5][c->start[code] + v]);
+		}
+	}
+	return p;
+}
+
+static uint8_t *put_map(const struct hct_tcq_layer *l, const struct hct_viterbi_segment *s,
+			uint8_t *out)
+{
+	size_t bytes = hct_tcq_map_bytes(l, s->groups);
+	size_t runs = (s->groups + ((size_t)1 << s->run_log2) - 1) >> s->run_log2;
+	unsigned width = hct_class_bits(l->row_classes);
+
+	memset(out, 0, bytes);
+	for (size_t r = 0; width && r < runs; r++) {
+		size_t bit = r * width;
+
+		out[bit / 8] |= (uint8_t)(s->map[r] << bit % 8);
+		if (bit % 8 + width > 8)
+			out[bit / 8 + 1] |= (uint8_t)(s->map[r] >> (8 - bit % 8));
+	}
+	return out + bytes;
+}
+
+static int by_element(const void *a, const void *b)
+{
+	const struct hct_tcq_exception *x = a, *y = b;
+
+	return x->element < y->element ? -1 : x->element > y->element;
+}
+
+static void put_magnitude(struct hct_bit_writer *bits, uint32_t v, unsigned m)
+{
+	uint32_t high = (v >> m) + 1; /* 2^i + u */
+	unsigned i = 31u - (unsigned)__builtin_clz(high);
+
+	hct_bits_put(bits, (uint64_t)1 << i, i + 1);
+	hct_bits_put(bits, high - (1u << i), i);
+	hct_bits_put(bits, v & ((1u << m) - 1), m);
+}
+
+/* The parameter that keeps the quotients of the largest magnitude in range and suits the mean. */
+static unsigned choose_magnitude(const struct hct_viterbi_segment *s)
+{
+	uint64_t total = 0;
+	uint32_t top = 0;
+	unsigned m = 0;
+
+	for (size_t i = 0; i < s->exception_count; i++) {
+		uint32_t v = (uint32_t)abs(s->exceptions[i].value);
+
+		total += v;
+		top = v > top ? v : top;
+	}
+	while (m < 15 && ((uint64_t)4 << m) * s->exception_count <= total)
+		m++;
+	while ((top >> m) + 1 >= 1u << HCT_TCQ_MAX_MAGNITUDE)
+		m++;
+	return m;
+}
+
+static uint8_t *put_exceptions(const struct hct_viterbi_segment *s, size_t elements, uint8_t *out)
+{
+	struct hct_bit_writer bits = {.data = out + HCT_TCQ_EXCEPTION_HEAD};
+	size_t mean = elements / (s->exception_count + 1), next = 0;
+	unsigned rice = 0, m;
+
+	if (!s->exception_count)
+		return out;
+	while (rice < HCT_MAX_RICE && (size_t)2 << rice < mean)
+		rice++;
+	m = choose_magnitude(s);
+	hct_store32(out, (uint32_t)s->exception_count);
+	out[4] = (uint8_t)rice;
+	out[5] = (uint8_t)m;
+	memset(bits.data, 0, hct_bits_bytes(s->exception_count * EXCEPTION_MAX_BITS) + 8);
+	for (size_t i = 0; i < s->exception_count; i++) {
+		const struct hct_tcq_exception *x = &s->exceptions[i];
+		uint32_t gap = x->element - (uint32_t)next;
+
+		if (gap >> rice < HCT_MAX_QUOTIENT) {
+			hct_bits_put_unary(&bits, gap >> rice, HCT_MAX_QUOTIENT);
+			hct_bits_put(&bits, gap & ((1u << rice) - 1), rice);
+		} else {
+			hct_bits_put_unary(&bits, HCT_MAX_QUOTIENT, HCT_MAX_QUOTIENT);
+			hct_bits_put(&bits, gap, HCT_GAP_BITS);
+		}
+		hct_bits_put(&bits, x->value < 0, 1);
+		put_magnitude(&bits, (uint32_t)abs(x->value), m);
+		next = x->element + (size_t)1;
+	}
+	return bits.data + hct_bits_bytes(bits.at);
+}
+
+/* Sorts the exceptions and drops those that fill up the last group. */
+static void settle_exceptions(struct hct_viterbi_segment *s, size_t elements)
+{
+	size_t n = s->exception_count;
+
+	qsort(s->exceptions, n, sizeof *s->exceptions, by_element);
+	while (n && s->exceptions[n - 1].element >= elements)
+		n--;
+	s->exception_count = n;
+}
+
+size_t hct_tcq_payload_bound(const struct hct_tcq_tables *t, const struct hct_tcq_layer *l,
+			     size_t n)
+{
+	size_t segment = (size_t)1 << t->segment_log2, count = (n + segment - 1) / segment;
+	size_t groups = n / HCT_GROUP + count;
+
+	return count * (HCT_TCQ_SEGMENT_BYTES + HCT_TCQ_STATE_BYTES + HCT_TCQ_EXCEPTION_HEAD + 64) +
+	       groups * (1 + HCT_GROUP + 8 * (size_t)l->raw_bits) +
+	       hct_bits_bytes(n * EXCEPTION_MAX_BITS);
+}
+
+size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
+			    const struct hct_tcq_layer_encoder *e, hct_simd simd, float *values,
+			    size_t n, uint64_t first, int residual, uint8_t *scratch, uint8_t *out)
+{
+	const struct hct_tcq_layer *l = &t->layers[layer];
+	size_t segment = (size_t)1 << t->segment_log2, count = (n + segment - 1) / segment;
+	uint8_t *begin = out, *entry = out;
+	struct buffers b;
+
+	lay_out(&b, t, scratch);
+	out += count * HCT_TCQ_SEGMENT_BYTES;
+	for (size_t i = 0; i < count; i++, entry += HCT_TCQ_SEGMENT_BYTES) {
+		size_t elements = n - i * segment < segment ? n - i * segment : segment;
+		uint8_t *const end[2] = {b.streams + b.stream_room, b.streams + 2 * b.stream_room};
+		uint16_t states[2][HCT_LANES];
+		uint8_t *p[2], *exceptions;
+
+		b.s.x = values + i * segment;
+		b.s.groups = (elements + HCT_GROUP - 1) / HCT_GROUP;
+		b.s.column_classes = e->column_classes;
+		b.s.period = t->columns;
+		b.s.column = (uint32_t)((first + i * segment) % t->columns);
+		b.s.run_log2 = l->run_log2;
+		b.s.map = b.map;
+		b.s.choose = 1;
+		hct_viterbi_find(simd)(&e->search, &b.s, b.search);
+		settle_exceptions(&b.s, elements);
+		out += sizeof states;
+		for (unsigned sub = 0; sub < 2; sub++)
+			p[sub] = encode_stream(e->coders, &b.s, sub, end[sub], states[sub]);
+		memcpy(out - sizeof states, states, sizeof states);
+		out = put_map(l, &b.s, out);
+		out = put(out, p[0], (size_t)(end[0] - p[0]));
+		out = put(out, p[1], (size_t)(end[1] - p[1]));
+		exceptions = out;
+		out = put_exceptions(&b.s, elements, out);
+		hct_store32(entry, (uint32_t)(end[0] - p[0]));
+		hct_store32(entry + 4, (uint32_t)(end[1] - p[1]));
+		hct_store32(entry + 8, (uint32_t)(out - exceptions));
+		out = put(out, b.s.planes, b.s.groups * 8 * l->raw_bits);
+		if (residual) {
+			hct_tcq_reconstruct(&e->dequant, hct_dequant_find(simd), &b.s, b.found);
+			for (size_t j = 0; j < b.s.groups * HCT_GROUP; j++)
+				values[i * segment + j] -= b.found[j];
+		}
+	}
+	return (size_t)(out - begin);
+}

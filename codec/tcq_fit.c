@@ -1,0 +1,639 @@
+#include "tcq_fit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "split.h"
+#include "tcq_encode.h"
+
+/* A symbol below this share is an exception wherever it occurs: even the smallest frequency would
+ * cost the others more than its exceptions do. */
+#define RARE 0.0006
+/* Bits of an exception beside its place in the list: symbol, sign and magnitude. */
+#define VALUE_BITS 11
+/* Squared error of a trellis-coded quantiser at high rates, in step^2. */
+#define TCQ_ERROR      0.26
+#define RUN_LOG2       3
+#define EXCEPTION_BITS 17
+/* The error that passes come near to, as a logarithm, and how many more than asked for they may be.
+ */
+#define AIM       0.03
+#define MAX_EXTRA 5
+#define ROUGH     4
+#define CLASSES   (HCT_TCQ_MAX_ROWS * HCT_TCQ_MAX_COLUMNS)
+
+/* Counts of one pass over the sample. */
+struct counts {
+	uint32_t symbol[HCT_TCQ_MAX_ROWS][HCT_TCQ_MAX_COLUMNS][2][HCT_TCQ_SYMBOLS];
+	double sum[HCT_TCQ_POINTS]; /* of values, in steps */
+	uint64_t hits[HCT_TCQ_POINTS];
+	double error; /* sum of squares */
+	double bits;  /* of symbols and exceptions */
+	size_t elements;
+};
+
+struct fit {
+	const struct hct_tcq_sample *s;
+	const struct hct_tcq_goal *goal;
+	struct hct_tcq_layer *layer;
+	hct_viterbi_search *search;
+	struct hct_viterbi v;
+	struct hct_dequant dequant;
+	const struct hct_dequant_loops *loops;
+	uint8_t *columns; /* classes of all columns, wrapping */
+	uint8_t *maps;    /* of each piece, behind one another */
+	struct hct_viterbi_segment seg;
+	void *scratch;
+	float *found;
+	struct counts counts;
+	uint32_t *column_cost; /* by column and class */
+	int move_columns;      /* after this pass */
+};
+
+static size_t groups_of(const struct hct_tcq_piece *p)
+{
+	return (p->elements + HCT_GROUP - 1) / HCT_GROUP;
+}
+
+static size_t runs_of(const struct hct_tcq_piece *p)
+{
+	return (groups_of(p) + (1u << RUN_LOG2) - 1) >> RUN_LOG2;
+}
+
+/* Sorts n numbers into count classes of nearness: Lloyd's algorithm in one dimension, from
+ * quantiles.  class 0 has the smallest. */
+static int by_value(const void *a, const void *b)
+{
+	float x = *(const float *)a, y = *(const float *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int cluster(const float *v, size_t n, unsigned count, uint8_t *class)
+{
+	double centre[16], sum[16];
+	size_t size[16];
+	float *sorted;
+
+	memset(class, 0, n);
+	if (count == 1)
+		return 1;
+	sorted = malloc(n * sizeof *sorted);
+	if (!sorted)
+		return 0;
+	memcpy(sorted, v, n * sizeof *sorted);
+	qsort(sorted, n, sizeof *sorted, by_value);
+	for (unsigned k = 0; k < count; k++)
+		centre[k] = sorted[(2 * k + 1) * n / (2 * count)];
+	free(sorted);
+	for (unsigned pass = 0; pass < 12; pass++) {
+		memset(sum, 0, sizeof sum);
+		memset(size, 0, sizeof size);
+		for (size_t i = 0; i < n; i++) {
+			unsigned best = 0;
+
+			for (unsigned k = 1; k < count; k++)
+				if (fabs(v[i] - centre[k]) < fabs(v[i] - centre[best]))
+					best = k;
+			class[i] = (uint8_t)best;
+			sum[best] += v[i];
+			size[best]++;
+		}
+		for (unsigned k = 0; k < count; k++)
+			if (size[k])
+				centre[k] = sum[k] / (double)size[k];
+	}
+	return 1;
+}
+
+/* log2 of the mean magnitude of each column; columns that the sample does not have get the
+ * mean of the others. */
+static void column_scales(const struct hct_tcq_sample *s, float *scale, double *sum, uint32_t *hits)
+{
+	double all = 0, n = 0;
+
+	memset(sum, 0, s->columns * sizeof *sum);
+	memset(hits, 0, s->columns * sizeof *hits);
+	for (size_t i = 0; i < s->count; i++) {
+		const struct hct_tcq_piece *p = &s->pieces[i];
+		uint32_t c = p->column;
+
+		for (size_t j = 0; j < p->elements; j++) {
+			sum[c] += fabsf(p->x[j]);
+			hits[c]++;
+			c = c + 1 == s->columns ? 0 : c + 1;
+		}
+	}
+	for (uint32_t c = 0; c < s->columns; c++) {
+		all += sum[c];
+		n += hits[c];
+	}
+	for (uint32_t c = 0; c < s->columns; c++)
+		scale[c] = (float)log2((hits[c] ? sum[c] / hits[c] : all / n) + 1e-6 * all / n +
+				       1e-38);
+}
+
+static int class_columns(struct fit *f, float *scale)
+{
+	const struct hct_tcq_sample *s = f->s;
+	double *sum = malloc(s->columns * sizeof *sum);
+	uint32_t *hits = malloc(s->columns * sizeof *hits);
+	int ok = sum && hits;
+
+	if (ok) {
+		column_scales(s, scale, sum, hits);
+		ok = cluster(scale, s->columns, f->layer->column_classes, f->columns);
+	}
+	free(sum);
+	free(hits);
+	return ok;
+}
+
+/* Run classes from the mean magnitude of each run against that of its columns. */
+static int class_runs(struct fit *f, const float *scale)
+{
+	const struct hct_tcq_sample *s = f->s;
+	size_t runs = 0, r = 0;
+	float *v;
+	int ok;
+
+	for (size_t i = 0; i < s->count; i++)
+		runs += runs_of(&s->pieces[i]);
+	v = malloc(runs * sizeof *v);
+	if (!v)
+		return 0;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct hct_tcq_piece *p = &s->pieces[i];
+		uint32_t c = p->column;
+
+		for (size_t at = 0; at < p->elements; r++) {
+			size_t end = at + (HCT_GROUP << RUN_LOG2), n;
+			double sum = 0;
+
+			end = end < p->elements ? end : p->elements;
+			n = end - at;
+			for (; at < end; at++) {
+				sum += fabsf(p->x[at]) * exp2f(-scale[c]);
+				c = c + 1 == s->columns ? 0 : c + 1;
+			}
+			v[r] = (float)log2(sum / (double)n + 1e-6);
+		}
+	}
+	ok = cluster(v, runs, f->layer->row_classes, f->maps);
+	free(v);
+	return ok;
+}
+
+/* Mean square of the values of each class. */
+static void class_energies(const struct fit *f, double energy[CLASSES])
+{
+	const struct hct_tcq_sample *s = f->s;
+	uint64_t hits[CLASSES] = {0};
+	const uint8_t *map = f->maps;
+
+	for (unsigned k = 0; k < CLASSES; k++)
+		energy[k] = 0;
+	for (size_t i = 0; i < s->count; map += runs_of(&s->pieces[i++])) {
+		const struct hct_tcq_piece *p = &s->pieces[i];
+		uint32_t c = p->column;
+
+		for (size_t j = 0; j < p->elements; j++) {
+			unsigned k = map[j / HCT_GROUP >> RUN_LOG2] * HCT_TCQ_MAX_COLUMNS +
+				     f->columns[c];
+
+			energy[k] += (double)p->x[j] * p->x[j];
+			hits[k]++;
+			c = c + 1 == s->columns ? 0 : c + 1;
+		}
+	}
+	for (unsigned k = 0; k < CLASSES; k++)
+		if (hits[k])
+			energy[k] /= (double)hits[k];
+}
+
+/* Frequencies that sum to 256 and cost least for these counts.  At least one even and one odd
+ * symbol get some, so that a path through the trellis can always go on. */
+static void fit_frequencies(const double count[HCT_TCQ_SYMBOLS], uint8_t freq[HCT_TCQ_SYMBOLS])
+{
+	double total = 0;
+	int sum = 0;
+
+	for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
+		total += count[s];
+	for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
+		double share = total > 0 ? count[s] / total : 0;
+		int f = share < RARE ? 0 : (int)(share * HCT_RANS_TOTAL + .5);
+
+		if (share >= RARE && f < 1)
+			f = 1;
+		if ((s == HCT_TCQ_ZERO || s == HCT_TCQ_ZERO - 1) && f < 1)
+			f = 1;
+		f = f > 255 ? 255 : f;
+		freq[s] = (uint8_t)f;
+		sum += f;
+	}
+	while (sum != HCT_RANS_TOTAL) {
+		int up = sum < HCT_RANS_TOTAL ? 1 : -1, best = -1;
+		double gain = -INFINITY;
+
+		for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
+			int f = freq[s];
+			double g;
+
+			if (!f || f + up < 1 || f + up > 255)
+				continue;
+			g = (count[s] + 1e-3) * (log2(f + up) - log2(f));
+			if (g > gain) {
+				gain = g;
+				best = (int)s;
+			}
+		}
+		freq[best] = (uint8_t)(freq[best] + up);
+		sum += up;
+	}
+}
+
+/* Tables for a start: each class a mixture of a Gaussian and a Laplacian of its energy. */
+static void guess_frequencies(struct fit *f)
+{
+	struct hct_tcq_layer *l = f->layer;
+	double energy[CLASSES], width = ldexp(2.0 * l->step, (int)l->raw_bits);
+
+	class_energies(f, energy);
+	for (unsigned k = 0; k < l->row_classes; k++)
+		for (unsigned q = 0; q < l->column_classes; q++)
+			for (unsigned p = 0; p < 2; p++) {
+				double count[HCT_TCQ_SYMBOLS];
+				double e = energy[k * HCT_TCQ_MAX_COLUMNS + q] +
+					   TCQ_ERROR * l->step * l->step;
+
+				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
+					double x = width * ((int)s - HCT_TCQ_ZERO) +
+						   (l->raw_bits ? width / 2
+						    : p         ? l->step
+								: 0);
+
+					count[s] = exp(-x * x / (2 * e)) +
+						   .05 * exp(-fabs(x) / sqrt(e / 2));
+				}
+				fit_frequencies(count, l->freq[k][q][p]);
+			}
+}
+
+/* The number of raw bits with which symbols, raw bits and exceptions cost least, if one table
+ * served all. */
+static unsigned choose_raw_bits(const struct hct_tcq_sample *s, double step)
+{
+	uint32_t count[HCT_TCQ_MAX_RAW + 1][HCT_TCQ_SYMBOLS + 1] = {{0}};
+	const float scale = (float)(.5 / step), most = 1 << 20;
+	double best = INFINITY;
+	unsigned least = 0;
+
+	for (size_t i = 0; i < s->count; i++)
+		for (size_t j = 0; j < s->pieces[i].elements; j += 4) {
+			float y = s->pieces[i].x[j] * scale;
+			int k;
+
+			y = y > most ? most : y < -most ? -most : y;
+			k = (int)lrintf(y);
+			for (unsigned b = 0; b <= HCT_TCQ_MAX_RAW; b++) {
+				unsigned t = (unsigned)((k >> b) + HCT_TCQ_ZERO);
+
+				count[b][t < HCT_TCQ_SYMBOLS ? t : HCT_TCQ_SYMBOLS]++;
+			}
+		}
+	for (unsigned b = 0; b <= HCT_TCQ_MAX_RAW; b++) {
+		double bits = 0, n = 0;
+
+		for (unsigned t = 0; t <= HCT_TCQ_SYMBOLS; t++)
+			n += count[b][t];
+		for (unsigned t = 0; t < HCT_TCQ_SYMBOLS; t++)
+			if (count[b][t])
+				bits += count[b][t] * log2(n / count[b][t]);
+		bits += b * n;
+		if (count[b][HCT_TCQ_SYMBOLS])
+			bits += count[b][HCT_TCQ_SYMBOLS] *
+				(log2(n / count[b][HCT_TCQ_SYMBOLS]) + VALUE_BITS + b);
+		if (bits < best) {
+			best = bits;
+			least = b;
+		}
+	}
+	return least;
+}
+
+/* Squared error of a piece, element by element in a fixed order whatever the compiler's vectors. */
+static double piece_error(const float *x, const float *found, size_t n)
+{
+	double sum[8] = {0}, total = 0;
+	size_t i = 0;
+
+	for (; i + 8 <= n; i += 8)
+		for (unsigned l = 0; l < 8; l++) {
+			double d = (double)x[i + l] - found[i + l];
+
+			sum[l] += d * d;
+		}
+	for (; i < n; i++)
+		sum[0] += ((double)x[i] - found[i]) * ((double)x[i] - found[i]);
+	for (unsigned l = 0; l < 8; l++)
+		total += sum[l];
+	return total;
+}
+
+/* What the columns' symbols cost in each column class. */
+static void count_columns(struct fit *f, const struct hct_tcq_piece *p)
+{
+	const struct hct_viterbi_segment *s = &f->seg;
+	uint32_t c = p->column;
+
+	for (size_t i = 0; i < p->elements; i++) {
+		unsigned e = i % HCT_GROUP, at = hct_position(e);
+		unsigned point = s->codes[i / HCT_GROUP * HCT_GROUP + at] & 63;
+		const uint16_t(*rate)[HCT_TCQ_SYMBOLS] =
+			f->v.rate[s->map[i / HCT_GROUP >> s->run_log2]][point >> 5];
+		uint32_t *cost = f->column_cost + (size_t)c * HCT_TCQ_MAX_COLUMNS;
+
+		for (unsigned q = 0; q < HCT_TCQ_MAX_COLUMNS; q++)
+			cost[q] += rate[q][point & 31];
+		c = c + 1 == f->s->columns ? 0 : c + 1;
+	}
+}
+
+static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
+{
+	struct hct_tcq_layer *l = f->layer;
+	const struct hct_viterbi_segment *s = &f->seg;
+	struct counts *n = &f->counts;
+	float sum[HCT_TCQ_POINTS] = {0}, scale = 1 / l->step;
+
+	hct_tcq_reconstruct(&f->dequant, f->loops, s, f->found);
+	n->error += piece_error(p->x, f->found, p->elements);
+	for (size_t g = 0; g < s->groups; g++) {
+		const uint8_t *codes = s->codes + g * HCT_GROUP;
+		unsigned k = s->map[g >> s->run_log2];
+		size_t left = p->elements - g * HCT_GROUP;
+
+		for (unsigned e = 0; e < HCT_GROUP && e < left; e++) {
+			unsigned code = codes[hct_position(e)];
+
+			n->symbol[k][code >> 6][code >> 5 & 1][code & 31]++;
+			n->hits[code & 63]++;
+			sum[code & 63] += p->x[g * HCT_GROUP + e] * scale;
+		}
+	}
+	for (size_t i = 0; i < s->exception_count && s->exceptions[i].element < p->elements; i++) {
+		unsigned e = s->exceptions[i].element % HCT_GROUP;
+		unsigned at = hct_position(e);
+		unsigned code = s->codes[s->exceptions[i].element / HCT_GROUP * HCT_GROUP + at];
+
+		n->hits[code & 63]--;
+		sum[code & 63] -= p->x[s->exceptions[i].element] * scale;
+	}
+	for (unsigned i = 0; i < HCT_TCQ_POINTS; i++)
+		n->sum[i] += sum[i];
+	if (f->move_columns)
+		count_columns(f, p);
+}
+
+static int by_element(const void *a, const void *b)
+{
+	const struct hct_tcq_exception *x = a, *y = b;
+
+	return x->element < y->element ? -1 : x->element > y->element;
+}
+
+/* Bits of all symbols that were counted, with the tables that they were chosen for. */
+static double symbol_bits(const struct fit *f)
+{
+	double bits = 0;
+
+	for (unsigned k = 0; k < f->layer->row_classes; k++)
+		for (unsigned q = 0; q < f->layer->column_classes; q++)
+			for (unsigned p = 0; p < 2; p++)
+				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
+					if (f->layer->freq[k][q][p][s])
+						bits += f->counts.symbol[k][q][p][s] *
+							(8 - log2(f->layer->freq[k][q][p][s]));
+	return bits + (double)f->layer->raw_bits * (double)f->counts.elements;
+}
+
+/* One search with the tables as they are, over every stride-th piece of the sample. */
+static void run_pass(struct fit *f, int choose_maps, size_t stride)
+{
+	const struct hct_tcq_sample *s = f->s;
+	float lambda = hct_tcq_lambda(f->goal->error, f->layer->step);
+	uint8_t *map = f->maps;
+
+	hct_viterbi_init(&f->v, f->layer, lambda);
+	hct_dequant_init(&f->dequant, f->layer);
+	memset(&f->counts, 0, sizeof f->counts);
+	if (f->column_cost)
+		memset(f->column_cost, 0, sizeof(uint32_t) * HCT_TCQ_MAX_COLUMNS * s->columns);
+	f->counts.elements = 0;
+	for (size_t i = 0; i < s->count; map += runs_of(&s->pieces[i++])) {
+		const struct hct_tcq_piece *p = &s->pieces[i];
+
+		if (i % stride)
+			continue;
+		f->counts.elements += p->elements;
+		f->seg.x = p->x;
+		f->seg.groups = groups_of(p);
+		f->seg.column = p->column;
+		f->seg.map = map;
+		f->seg.choose = choose_maps;
+		f->search(&f->v, &f->seg, f->scratch);
+		qsort(f->seg.exceptions, f->seg.exception_count, sizeof *f->seg.exceptions,
+		      by_element);
+		count_piece(f, p);
+		f->counts.bits += (double)f->seg.exception_count * EXCEPTION_BITS;
+	}
+	f->counts.bits += symbol_bits(f);
+}
+
+/* Moves every column to the class where its symbols cost least. */
+static void move_columns(struct fit *f)
+{
+	uint32_t columns = f->s->columns;
+
+	for (uint32_t c = 0; c < columns; c++) {
+		const uint32_t *cost = f->column_cost + (size_t)c * HCT_TCQ_MAX_COLUMNS;
+		unsigned best = f->columns[c];
+
+		for (unsigned q = 0; q < f->layer->column_classes; q++)
+			if (cost[q] < cost[best])
+				best = q;
+		f->columns[c] = (uint8_t)best;
+	}
+	for (uint32_t c = 0; c < HCT_GROUP; c++)
+		f->columns[columns + c] = f->columns[c % columns];
+}
+
+static void learn(struct fit *f)
+{
+	struct hct_tcq_layer *l = f->layer;
+
+	for (unsigned k = 0; k < l->row_classes; k++)
+		for (unsigned q = 0; q < l->column_classes; q++)
+			for (unsigned p = 0; p < 2; p++) {
+				double count[HCT_TCQ_SYMBOLS];
+
+				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
+					count[s] = f->counts.symbol[k][q][p][s];
+				fit_frequencies(count, l->freq[k][q][p]);
+			}
+	for (unsigned i = 0; i < HCT_TCQ_POINTS && !l->raw_bits; i++)
+		if (f->counts.hits[i] > 20) {
+			int nominal = 2 * ((int)(i & 31) - HCT_TCQ_ZERO) + (int)(i >> 5);
+			double o = 64 * (f->counts.sum[i] / (double)f->counts.hits[i] - nominal);
+
+			o = o > 127 ? 127 : o < -127 ? -127 : o;
+			l->offset[i] = (int8_t)lrint(o);
+		}
+}
+
+/* Packs the column classes as the tables have them. */
+static int pack_columns(struct fit *f)
+{
+	struct hct_tcq_layer *l = f->layer;
+	unsigned w = hct_tcq_column_bits(l->column_classes);
+	uint8_t *packed;
+
+	l->column_class = NULL;
+	if (!w)
+		return 1;
+	packed = calloc(1, ((size_t)f->s->columns * w + 7) / 8);
+	if (!packed)
+		return 0;
+	for (uint32_t c = 0; c < f->s->columns; c++) {
+		uint64_t bit = (uint64_t)c * w;
+
+		packed[bit / 8] |= (uint8_t)(f->columns[c] << bit % 8);
+	}
+	l->column_class = packed;
+	return 1;
+}
+
+static int open_fit(struct fit *f)
+{
+	size_t most = 0, runs = 0, n;
+
+	for (size_t i = 0; i < f->s->count; i++) {
+		most = groups_of(&f->s->pieces[i]) > most ? groups_of(&f->s->pieces[i]) : most;
+		runs += runs_of(&f->s->pieces[i]);
+	}
+	n = most * HCT_GROUP;
+	f->columns = malloc(f->s->columns + (size_t)HCT_GROUP);
+	f->maps = malloc(runs);
+	f->seg.codes = malloc(n);
+	f->seg.planes = malloc(most * 8 * HCT_TCQ_MAX_RAW);
+	f->seg.exceptions = malloc(n * sizeof *f->seg.exceptions);
+	f->scratch = aligned_alloc(64, (hct_viterbi_scratch(most) + 63) / 64 * 64);
+	f->found = malloc(n * sizeof *f->found);
+	if (f->layer->column_classes > 1)
+		f->column_cost = malloc(sizeof(uint32_t) * HCT_TCQ_MAX_COLUMNS * f->s->columns);
+	f->seg.column_classes = f->columns;
+	f->seg.period = f->s->columns;
+	f->seg.run_log2 = RUN_LOG2;
+	return f->columns && f->maps && f->seg.codes && f->seg.planes && f->seg.exceptions &&
+	       f->scratch && f->found && (f->column_cost || f->layer->column_classes == 1);
+}
+
+static void close_fit(struct fit *f)
+{
+	free(f->columns);
+	free(f->maps);
+	free(f->seg.codes);
+	free(f->seg.planes);
+	free(f->seg.exceptions);
+	free(f->scratch);
+	free(f->found);
+	free(f->column_cost);
+}
+
+/* First classes of columns and runs. */
+static int classify(struct fit *f)
+{
+	float *scale = malloc(f->s->columns * sizeof *scale);
+	int ok = scale && class_columns(f, scale) && class_runs(f, scale);
+
+	free(scale);
+	if (ok)
+		for (uint32_t c = 0; c < HCT_GROUP; c++)
+			f->columns[f->s->columns + c] = f->columns[c % f->s->columns];
+	return ok;
+}
+
+/* How the error grows with the step: err ~ step^slope.  The slope is 2 where all values are
+ * large against the step, and less where many are not. */
+struct secant {
+	double slope, step, ratio; /* ratio of the error to the goal at that step; 0 at first */
+};
+
+static void next_step(struct secant *s, struct hct_tcq_layer *layer, double ratio)
+{
+	double factor;
+
+	if (s->ratio > 0 && fabs(log(layer->step / s->step)) > .01) {
+		s->slope = log(ratio / s->ratio) / log(layer->step / s->step);
+		s->slope = s->slope < .5 ? .5 : s->slope > 2.5 ? 2.5 : s->slope;
+	}
+	s->step = layer->step;
+	s->ratio = ratio;
+	factor = pow(ratio, -1 / s->slope);
+	factor = factor > 3 ? 3 : factor < .5 ? .5 : factor;
+	layer->step = (float)(layer->step * factor);
+}
+
+hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
+		      hct_simd simd, struct hct_tcq_layer *layer, struct hct_tcq_forecast *forecast)
+{
+	struct fit f = {.s = s,
+			.goal = goal,
+			.layer = layer,
+			.search = hct_viterbi_find(simd),
+			.loops = hct_dequant_find(simd)};
+	double step = sqrt(goal->error / TCQ_ERROR);
+	struct secant secant = {.slope = 2};
+	unsigned extra = 0;
+	hct_error e = HCT_ERR_NOMEM;
+
+	if (!(step >= 0x1p-99 && step <= 0x1p99))
+		return HCT_ERR_ARGUMENT;
+	*layer = (struct hct_tcq_layer){.states_log2 = goal->states_log2,
+					.column_classes = goal->column_classes,
+					.row_classes = goal->row_classes,
+					.run_log2 = RUN_LOG2,
+					.raw_bits = choose_raw_bits(s, step),
+					.step = (float)step};
+	if (!open_fit(&f) || !classify(&f))
+		goto out;
+	guess_frequencies(&f);
+	for (unsigned pass = 0; pass < goal->passes + extra; pass++) {
+		double ratio = 1;
+		int last;
+
+		/* The first passes, far from the end, need not see everything. */
+		f.move_columns = f.column_cost && (pass == 2 || pass == 3);
+		run_pass(&f, pass > 1, pass < 2 && goal->passes > 2 ? ROUGH : 1);
+		learn(&f);
+		ratio = f.counts.error / (goal->error * (double)f.counts.elements);
+		/* Before the last pass the step must be about right. */
+		if (pass + 2 >= goal->passes + extra && fabs(log(ratio)) > AIM && extra < MAX_EXTRA)
+			extra++;
+		last = pass + 1 == goal->passes + extra;
+		if (last)
+			break;
+		if (f.move_columns)
+			move_columns(&f);
+		next_step(&secant, layer, ratio);
+	}
+	forecast->bits = f.counts.bits / (double)f.counts.elements;
+	forecast->error = f.counts.error / (double)f.counts.elements;
+	forecast->slope = secant.slope;
+	e = pack_columns(&f) ? HCT_OK : HCT_ERR_NOMEM;
+out:
+	close_fit(&f);
+	return e;
+}

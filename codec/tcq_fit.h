@@ -1,0 +1,55 @@
+/* Internal: learning the tables of a tcq layer from a sample of the values that it codes. */
+#ifndef HCT_TCQ_FIT_H
+#define HCT_TCQ_FIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tcq.h"
+#include "viterbi.h"
+
+/* Pieces of a tensor's values, each at most a segment of whole groups. */
+struct hct_tcq_piece {
+	float *x;        /* whole groups, zeros behind the last element */
+	size_t elements; /* at most 2^16 */
+	uint32_t column; /* of the first element */
+};
+
+struct hct_tcq_sample {
+	struct hct_tcq_piece *pieces;
+	size_t count;
+	size_t elements; /* of all pieces */
+	uint32_t columns;
+	uint64_t rows; /* of the whole tensor: what tables are shared by */
+};
+
+/* What is wanted and how hard to try. */
+struct hct_tcq_goal {
+	double error;                         /* mean squared error of a value */
+	unsigned states_log2;                 /* of the trellis */
+	unsigned column_classes, row_classes; /* at most */
+	unsigned passes;                      /* over the sample */
+};
+
+/* What the tables promise for values like those of the sample. */
+struct hct_tcq_forecast {
+	double bits;  /* of a value, tables not included */
+	double error; /* mean squared */
+	double slope; /* of log error over log step: 2 when hardly a value is near zero */
+};
+
+/* Fills layer (its column_class is malloc'ed and the caller's, NULL for one class) and finds the
+ * step that reaches the error.  HCT_ERR_NOMEM; HCT_ERR_ARGUMENT when no step can, and the
+ * tensor is better kept as it is. */
+hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
+		      hct_simd simd, struct hct_tcq_layer *layer,
+		      struct hct_tcq_forecast *forecast);
+
+/* Squared error, in units of step^2, that a bit is worth to a layer of that step and error: the
+ * slope of D(R), 2 ln 2 D. */
+static inline float hct_tcq_lambda(double error, float step)
+{
+	return (float)(1.3862943611198906 * error / ((double)step * step));
+}
+
+#endif

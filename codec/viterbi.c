@@ -1,0 +1,76 @@
+#include "viterbi_kernel.h"
+
+/* What the place of an exception in its list costs, about; its symbol comes on top. */
+#define EXCEPTION_BITS 17
+
+void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, float lambda)
+{
+	uint8_t next[HCT_TCQ_MAX_STATES][2], count[HCT_TCQ_MAX_STATES] = {0};
+	float unit = 256 * lambda, dearest = 0;
+
+	memset(v, 0, sizeof *v);
+	v->states_log2 = layer->states_log2;
+	v->raw_bits = layer->raw_bits;
+	v->column_classes = layer->column_classes;
+	v->row_classes = layer->row_classes;
+	v->step = layer->step;
+	hct_trellis_init(layer->states_log2, next);
+	for (unsigned t = 0; t < 1u << layer->states_log2; t++)
+		for (unsigned z = 0; z < 2; z++) {
+			unsigned to = next[t][z];
+
+			v->prev[to][count[to]++] = (uint8_t)(t | z << 5);
+		}
+	for (unsigned p = 0; p < 2; p++)
+		for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
+			v->offset[p][s] = layer->offset[32 * p + s];
+	for (unsigned k = 0; k < layer->row_classes; k++)
+		for (unsigned q = 0; q < layer->column_classes; q++)
+			for (unsigned p = 0; p < 2; p++) {
+				const uint8_t *f = layer->freq[k][q][p];
+				uint8_t *stand_in = v->stand_in[k][q][p];
+
+				stand_in[0] = 0;
+				stand_in[1] = 1;
+				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
+					unsigned z = v->raw_bits ? 0 : s & 1;
+					float cost = f[s] ? unit * log2f(256.0f / f[s]) : NEVER;
+
+					cost = cost < NEVER ? cost : NEVER;
+					v->rate[k][p][q][s] = (uint16_t)lrintf(cost);
+					if (f[s] > f[stand_in[z]])
+						stand_in[z] = (uint8_t)s;
+				}
+				for (unsigned z = 0; z < 2; z++) {
+					float cost = v->rate[k][p][q][stand_in[z]];
+
+					if (f[stand_in[z]] && cost > dearest)
+						dearest = cost;
+				}
+			}
+	dearest += unit * EXCEPTION_BITS;
+	v->exception = (uint16_t)(dearest < 6000 ? dearest : 6000);
+}
+
+size_t hct_viterbi_scratch(size_t groups)
+{
+	return sizeof(struct work) + groups * HCT_GROUP * 8;
+}
+
+void hct_viterbi_search_scalar(const struct hct_viterbi *v, struct hct_viterbi_segment *s,
+			       void *scratch)
+{
+	search(v, s, scratch);
+}
+
+hct_viterbi_search *hct_viterbi_find(hct_simd simd)
+{
+#if defined __x86_64__
+	if (simd == HCT_SIMD_AVX512)
+		return hct_viterbi_search_avx512;
+	if (simd == HCT_SIMD_AVX2)
+		return hct_viterbi_search_avx2;
+#endif
+	(void)simd;
+	return hct_viterbi_search_scalar;
+}

@@ -1,0 +1,67 @@
+/* Internal: the search for the symbols of a segment that cost least: squared error plus lambda
+ * times bits, over all paths through the trellis of every lane (A. J. Viterbi's algorithm; for
+ * sources: T. R. Fischer, M. Wang, "Entropy-constrained trellis-coded quantization", 1992).
+ *
+ * Costs are integers in units of step^2 / 256 and values are rounded to step / 64, so that every
+ * variant finds the same path. */
+#ifndef HCT_VITERBI_H
+#define HCT_VITERBI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "reader.h"
+#include "tcq.h"
+
+#define HCT_VITERBI_COSETS 4 /* 2 z + parity */
+
+/* What a layer's tables mean for the search.  The row class of a run is chosen by the bits of the
+ * symbols nearest to its elements. */
+struct hct_viterbi {
+	unsigned states_log2, raw_bits, column_classes, row_classes;
+	float step;
+	uint8_t prev[HCT_TCQ_MAX_STATES][2]; /* the two states before each, z << 5 added */
+	/* Cost of the bits of a symbol, by row class, parity, column class. */
+	uint16_t rate[HCT_TCQ_MAX_ROWS][2][HCT_TCQ_MAX_COLUMNS][HCT_TCQ_SYMBOLS];
+	int16_t offset[2][HCT_TCQ_SYMBOLS]; /* of the points, in step / 64 */
+	uint16_t exception;                 /* cost of an exception, whatever its value */
+	/* The symbol of an exception, by row class, column class, parity and, when there are no raw
+	 * bits, its lowest bit: the cheapest. */
+	uint8_t stand_in[HCT_TCQ_MAX_ROWS][HCT_TCQ_MAX_COLUMNS][2][2];
+};
+
+/* lambda: squared error, in units of step^2, that a bit is worth. */
+void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, float lambda);
+
+struct hct_tcq_exception {
+	uint32_t element; /* of the segment */
+	int32_t value;    /* e, in steps */
+};
+
+/* A segment: what is searched and what is found. */
+struct hct_viterbi_segment {
+	const float *x;                /* whole groups; what fills up the last one is anything */
+	size_t groups;                 /* at most 2^17 / 64 */
+	const uint8_t *column_classes; /* of all columns, HCT_GROUP more, wrapping */
+	uint32_t column, period;       /* of the first element; period is the number of columns */
+	uint8_t *map;                  /* row class of each run; found too when choose is 1 */
+	unsigned run_log2;
+	int choose;
+	/* Found: */
+	uint8_t *codes; /* 64 a group in order of position: column class << 6 | parity << 5 | symbol
+			 */
+	uint64_t *planes;                     /* raw_bits words a group */
+	struct hct_tcq_exception *exceptions; /* room for every element */
+	size_t exception_count;
+};
+
+/* Bytes of scratch memory, 64-byte aligned, for a segment of so many groups. */
+size_t hct_viterbi_scratch(size_t groups);
+
+typedef void hct_viterbi_search(const struct hct_viterbi *v, struct hct_viterbi_segment *s,
+				void *scratch);
+
+hct_viterbi_search hct_viterbi_search_scalar, hct_viterbi_search_avx2, hct_viterbi_search_avx512;
+hct_viterbi_search *hct_viterbi_find(hct_simd simd);
+
+#endif

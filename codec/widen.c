@@ -1,0 +1,137 @@
+#include "widen.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "bytes.h"
+
+/* Elements at a time, so that they stay in the L1 cache. */
+#define BLOCK 1024
+/* Sums that are carried side by side, in a fixed order whatever the compiler's vectors. */
+#define LANES 16
+
+static float from_bits(uint32_t u)
+{
+	float f;
+
+	memcpy(&f, &u, sizeof f);
+	return f;
+}
+
+static void widen_bf16(const uint8_t *src, size_t n, float *dst)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = from_bits((uint32_t)hct_load16(src + 2 * i) << 16);
+}
+
+/* The exponent is moved by a multiplication, which makes subnormals right, too. */
+static void widen_f16(const uint8_t *src, size_t n, float *dst)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t h = hct_load16(src + 2 * i), sign = (h & 0x8000) << 16;
+		float f = from_bits((h & 0x7fff) << 13) * 0x1p112f;
+
+		dst[i] = (h & 0x7c00) == 0x7c00 ? from_bits(sign | 0x7f800000 | (h & 0x3ff) << 13)
+						: from_bits(sign) + (sign ? -f : f);
+	}
+}
+
+void hct_widen(hct_dtype dtype, const uint8_t *src, size_t n, float *dst)
+{
+	size_t unit = hct_dtype_unit(dtype);
+
+	if (dtype == HCT_DTYPE_F32) {
+		memcpy(dst, src, 4 * n);
+	} else if (dtype == HCT_DTYPE_BF16) {
+		widen_bf16(src, n, dst);
+	} else if (dtype == HCT_DTYPE_F16) {
+		widen_f16(src, n, dst);
+	} else {
+		double block[BLOCK];
+
+		for (size_t i = 0; i < n; i += BLOCK) {
+			size_t m = n - i < BLOCK ? n - i : BLOCK;
+
+			hct_dtype_to_double(dtype, src + i * unit, m, block);
+			for (size_t j = 0; j < m; j++)
+				dst[i + j] = (float)block[j];
+		}
+	}
+}
+
+static double sum(const double s[LANES])
+{
+	double t = 0;
+
+	for (unsigned l = 0; l < LANES; l++)
+		t += s[l];
+	return t;
+}
+
+void hct_census_add(struct hct_census *c, hct_dtype dtype, const uint8_t *src, size_t n)
+{
+	size_t unit = hct_dtype_unit(dtype);
+	float x[BLOCK];
+
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t m = n - i < BLOCK ? n - i : BLOCK;
+		double squares[LANES] = {0};
+		uint32_t peak[LANES] = {0}, top = 0;
+
+		hct_widen(dtype, src + i * unit, m, x);
+		for (size_t j = m; j < (m + LANES - 1) / LANES * LANES; j++)
+			x[j] = 0;
+		/* Magnitudes compare as the integers that their bits are, NaN beyond infinity. */
+		for (size_t j = 0; j < m; j += LANES)
+			for (unsigned l = 0; l < LANES; l++) {
+				uint32_t u;
+
+				memcpy(&u, &x[j + l], 4);
+				u &= 0x7fffffff;
+				peak[l] = u > peak[l] ? u : peak[l];
+				squares[l] += (double)x[j + l] * x[j + l];
+			}
+		for (unsigned l = 0; l < LANES; l++)
+			top = peak[l] > top ? peak[l] : top;
+		c->finite &= top < 0x7f800000;
+		if (top < 0x7f800000) {
+			c->peak = fmax(c->peak, from_bits(top));
+			c->energy += sum(squares);
+		}
+	}
+}
+
+static void distance_block(struct hct_distance *d, const float *a, const float *b, size_t n)
+{
+	double aa[LANES] = {0}, bb[LANES] = {0}, dd[LANES] = {0};
+
+	for (size_t j = 0; j < n; j += LANES)
+		for (unsigned l = 0; l < LANES; l++) {
+			double x = a[j + l], y = b[j + l];
+
+			aa[l] += x * x;
+			bb[l] += y * y;
+			dd[l] += (x - y) * (x - y);
+		}
+	d->aa += sum(aa);
+	d->bb += sum(bb);
+	d->dd += sum(dd);
+}
+
+void hct_distance_add(struct hct_distance *d, hct_dtype dtype, const uint8_t *a, const uint8_t *b,
+		      size_t n)
+{
+	size_t unit = hct_dtype_unit(dtype);
+	float x[BLOCK], y[BLOCK];
+
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t m = n - i < BLOCK ? n - i : BLOCK, end = (m + LANES - 1) / LANES * LANES;
+
+		hct_widen(dtype, a + i * unit, m, x);
+		hct_widen(dtype, b + i * unit, m, y);
+		for (size_t j = m; j < end; j++)
+			x[j] = y[j] = 0;
+		distance_block(d, x, y, m);
+	}
+}
