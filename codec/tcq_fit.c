@@ -25,9 +25,11 @@
 
 /* Counts of one pass over the sample. */
 struct counts {
-	uint32_t symbol[HCT_TCQ_MAX_ROWS][HCT_TCQ_MAX_COLUMNS][2][HCT_TCQ_SYMBOLS];
-	double sum[HCT_TCQ_POINTS]; /* of values, in steps */
-	uint64_t hits[HCT_TCQ_POINTS];
+	struct tally { /* of one row class, by code: column class, parity, symbol */
+		uint32_t count[256];
+		float sum[256]; /* of values, in steps, exceptions left out */
+		uint32_t exceptions[HCT_TCQ_POINTS];
+	} tally[HCT_TCQ_MAX_ROWS];
 	double error; /* sum of squares */
 	double bits;  /* of symbols and exceptions */
 	size_t elements;
@@ -107,37 +109,49 @@ static int cluster(const float *v, size_t n, unsigned count, uint8_t *class)
 	return 1;
 }
 
+/* The part of a piece from element j on that lies in one row; its first column goes to *c. */
+static size_t span(const struct hct_tcq_sample *s, const struct hct_tcq_piece *p, size_t j,
+		   uint32_t *c)
+{
+	size_t left = p->elements - j, row;
+
+	*c = (uint32_t)((p->column + j) % s->columns);
+	row = s->columns - *c;
+	return left < row ? left : row;
+}
+
 /* log2 of the mean magnitude of each column; columns that the sample does not have get the
  * mean of the others. */
-static void column_scales(const struct hct_tcq_sample *s, float *scale, double *sum, uint32_t *hits)
+static void column_scales(const struct hct_tcq_sample *s, float *scale, float *sum, uint32_t *hits)
 {
 	double all = 0, n = 0;
 
 	memset(sum, 0, s->columns * sizeof *sum);
 	memset(hits, 0, s->columns * sizeof *hits);
-	for (size_t i = 0; i < s->count; i++) {
-		const struct hct_tcq_piece *p = &s->pieces[i];
-		uint32_t c = p->column;
+	for (size_t i = 0; i < s->count; i++)
+		for (size_t j = 0, m; j < s->pieces[i].elements; j += m) {
+			const float *x = s->pieces[i].x + j;
+			uint32_t c;
 
-		for (size_t j = 0; j < p->elements; j++) {
-			sum[c] += fabsf(p->x[j]);
-			hits[c]++;
-			c = c + 1 == s->columns ? 0 : c + 1;
+			m = span(s, &s->pieces[i], j, &c);
+			for (size_t k = 0; k < m; k++) {
+				sum[c + k] += fabsf(x[k]);
+				hits[c + k]++;
+			}
 		}
-	}
 	for (uint32_t c = 0; c < s->columns; c++) {
 		all += sum[c];
 		n += hits[c];
 	}
 	for (uint32_t c = 0; c < s->columns; c++)
-		scale[c] = (float)log2((hits[c] ? sum[c] / hits[c] : all / n) + 1e-6 * all / n +
-				       1e-38);
+		scale[c] = (float)log2((hits[c] ? (double)sum[c] / hits[c] : all / n) +
+				       1e-6 * all / n + 1e-38);
 }
 
 static int class_columns(struct fit *f, float *scale)
 {
 	const struct hct_tcq_sample *s = f->s;
-	double *sum = malloc(s->columns * sizeof *sum);
+	float *sum = malloc(s->columns * sizeof *sum);
 	uint32_t *hits = malloc(s->columns * sizeof *hits);
 	int ok = sum && hits;
 
@@ -151,7 +165,7 @@ static int class_columns(struct fit *f, float *scale)
 }
 
 /* Run classes from the mean magnitude of each run against that of its columns. */
-static int class_runs(struct fit *f, const float *scale)
+static int class_runs(struct fit *f, float *scale)
 {
 	const struct hct_tcq_sample *s = f->s;
 	size_t runs = 0, r = 0;
@@ -163,21 +177,33 @@ static int class_runs(struct fit *f, const float *scale)
 	v = malloc(runs * sizeof *v);
 	if (!v)
 		return 0;
+	for (uint32_t c = 0; c < s->columns; c++)
+		scale[c] = exp2f(-scale[c]);
 	for (size_t i = 0; i < s->count; i++) {
 		const struct hct_tcq_piece *p = &s->pieces[i];
-		uint32_t c = p->column;
 
 		for (size_t at = 0; at < p->elements; r++) {
-			size_t end = at + (HCT_GROUP << RUN_LOG2), n;
+			size_t begin = at, end = at + (HCT_GROUP << RUN_LOG2);
 			double sum = 0;
 
 			end = end < p->elements ? end : p->elements;
-			n = end - at;
-			for (; at < end; at++) {
-				sum += fabsf(p->x[at]) * exp2f(-scale[c]);
-				c = c + 1 == s->columns ? 0 : c + 1;
+			while (at < end) {
+				uint32_t c;
+				size_t n = span(s, p, at, &c);
+				float part[8] = {0};
+
+				n = n < end - at ? n : end - at;
+				for (size_t k = 0; k < n / 8 * 8; k += 8)
+					for (unsigned l = 0; l < 8; l++)
+						part[l] +=
+							fabsf(p->x[at + k + l]) * scale[c + k + l];
+				for (size_t k = n / 8 * 8; k < n; k++)
+					part[0] += fabsf(p->x[at + k]) * scale[c + k];
+				for (unsigned l = 0; l < 8; l++)
+					sum += part[l];
+				at += n;
 			}
-			v[r] = (float)log2(sum / (double)n + 1e-6);
+			v[r] = (float)log2(sum / (double)(end - begin) + 1e-6);
 		}
 	}
 	ok = cluster(v, runs, f->layer->row_classes, f->maps);
@@ -363,36 +389,33 @@ static void count_columns(struct fit *f, const struct hct_tcq_piece *p)
 
 static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
 {
-	struct hct_tcq_layer *l = f->layer;
 	const struct hct_viterbi_segment *s = &f->seg;
 	struct counts *n = &f->counts;
-	float sum[HCT_TCQ_POINTS] = {0}, scale = 1 / l->step;
+	float scale = 1 / f->layer->step;
 
 	hct_tcq_reconstruct(&f->dequant, f->loops, s, f->found);
 	n->error += piece_error(p->x, f->found, p->elements);
 	for (size_t g = 0; g < s->groups; g++) {
 		const uint8_t *codes = s->codes + g * HCT_GROUP;
-		unsigned k = s->map[g >> s->run_log2];
+		struct tally *t = &n->tally[s->map[g >> s->run_log2]];
 		size_t left = p->elements - g * HCT_GROUP;
+		const float *x = p->x + g * HCT_GROUP;
 
 		for (unsigned e = 0; e < HCT_GROUP && e < left; e++) {
 			unsigned code = codes[hct_position(e)];
 
-			n->symbol[k][code >> 6][code >> 5 & 1][code & 31]++;
-			n->hits[code & 63]++;
-			sum[code & 63] += p->x[g * HCT_GROUP + e] * scale;
+			t->count[code]++;
+			t->sum[code] += x[e] * scale;
 		}
 	}
 	for (size_t i = 0; i < s->exception_count && s->exceptions[i].element < p->elements; i++) {
-		unsigned e = s->exceptions[i].element % HCT_GROUP;
-		unsigned at = hct_position(e);
-		unsigned code = s->codes[s->exceptions[i].element / HCT_GROUP * HCT_GROUP + at];
+		size_t at = s->exceptions[i].element, g = at / HCT_GROUP;
+		unsigned code = s->codes[g * HCT_GROUP + hct_position(at % HCT_GROUP)];
+		struct tally *t = &n->tally[s->map[g >> s->run_log2]];
 
-		n->hits[code & 63]--;
-		sum[code & 63] -= p->x[s->exceptions[i].element] * scale;
+		t->exceptions[code & 63]++;
+		t->sum[code] -= p->x[at] * scale;
 	}
-	for (unsigned i = 0; i < HCT_TCQ_POINTS; i++)
-		n->sum[i] += sum[i];
 	if (f->move_columns)
 		count_columns(f, p);
 }
@@ -414,7 +437,8 @@ static double symbol_bits(const struct fit *f)
 			for (unsigned p = 0; p < 2; p++)
 				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
 					if (f->layer->freq[k][q][p][s])
-						bits += f->counts.symbol[k][q][p][s] *
+						bits += f->counts.tally[k]
+								.count[q << 6 | p << 5 | s] *
 							(8 - log2(f->layer->freq[k][q][p][s]));
 	return bits + (double)f->layer->raw_bits * (double)f->counts.elements;
 }
@@ -470,6 +494,28 @@ static void move_columns(struct fit *f)
 		f->columns[columns + c] = f->columns[c % columns];
 }
 
+/* Moves a point to the mean of the values that it stands for. */
+static void move_point(struct fit *f, unsigned i)
+{
+	int nominal = 2 * ((int)(i & 31) - HCT_TCQ_ZERO) + (int)(i >> 5);
+	double sum = 0, hits = 0, offset;
+
+	for (unsigned k = 0; k < f->layer->row_classes; k++) {
+		const struct tally *t = &f->counts.tally[k];
+
+		for (unsigned code = i; code < 256; code += HCT_TCQ_POINTS) {
+			sum += t->sum[code];
+			hits += t->count[code];
+		}
+		hits -= t->exceptions[i];
+	}
+	if (hits < 20)
+		return;
+	offset = 64 * (sum / hits - nominal);
+	offset = offset > 127 ? 127 : offset < -127 ? -127 : offset;
+	f->layer->offset[i] = (int8_t)lrint(offset);
+}
+
 static void learn(struct fit *f)
 {
 	struct hct_tcq_layer *l = f->layer;
@@ -480,17 +526,11 @@ static void learn(struct fit *f)
 				double count[HCT_TCQ_SYMBOLS];
 
 				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
-					count[s] = f->counts.symbol[k][q][p][s];
+					count[s] = f->counts.tally[k].count[q << 6 | p << 5 | s];
 				fit_frequencies(count, l->freq[k][q][p]);
 			}
 	for (unsigned i = 0; i < HCT_TCQ_POINTS && !l->raw_bits; i++)
-		if (f->counts.hits[i] > 20) {
-			int nominal = 2 * ((int)(i & 31) - HCT_TCQ_ZERO) + (int)(i >> 5);
-			double o = 64 * (f->counts.sum[i] / (double)f->counts.hits[i] - nominal);
-
-			o = o > 127 ? 127 : o < -127 ? -127 : o;
-			l->offset[i] = (int8_t)lrint(o);
-		}
+		move_point(f, i);
 }
 
 /* Packs the column classes as the tables have them. */
@@ -565,25 +605,19 @@ static int classify(struct fit *f)
 	return ok;
 }
 
-/* How the error grows with the step: err ~ step^slope.  The slope is 2 where all values are
- * large against the step, and less where many are not. */
-struct secant {
-	double slope, step, ratio; /* ratio of the error to the goal at that step; 0 at first */
-};
-
-static void next_step(struct secant *s, struct hct_tcq_layer *layer, double ratio)
+float hct_tcq_next_step(struct hct_tcq_secant *s, float step, double ratio)
 {
 	double factor;
 
-	if (s->ratio > 0 && fabs(log(layer->step / s->step)) > .01) {
-		s->slope = log(ratio / s->ratio) / log(layer->step / s->step);
+	if (s->ratio > 0 && fabs(log(step / s->step)) > .003) {
+		s->slope = log(ratio / s->ratio) / log(step / s->step);
 		s->slope = s->slope < .5 ? .5 : s->slope > 2.5 ? 2.5 : s->slope;
 	}
-	s->step = layer->step;
+	s->step = step;
 	s->ratio = ratio;
 	factor = pow(ratio, -1 / s->slope);
 	factor = factor > 3 ? 3 : factor < .5 ? .5 : factor;
-	layer->step = (float)(layer->step * factor);
+	return (float)(step * factor);
 }
 
 hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
@@ -595,7 +629,7 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 			.search = hct_viterbi_find(simd),
 			.loops = hct_dequant_find(simd)};
 	double step = sqrt(goal->error / TCQ_ERROR);
-	struct secant secant = {.slope = 2};
+	struct hct_tcq_secant secant = {.slope = 2};
 	unsigned extra = 0;
 	hct_error e = HCT_ERR_NOMEM;
 
@@ -615,7 +649,7 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 		int last;
 
 		/* The first passes, far from the end, need not see everything. */
-		f.move_columns = f.column_cost && (pass == 2 || pass == 3);
+		f.move_columns = f.column_cost && pass == 2;
 		run_pass(&f, pass > 1, pass < 2 && goal->passes > 2 ? ROUGH : 1);
 		learn(&f);
 		ratio = f.counts.error / (goal->error * (double)f.counts.elements);
@@ -627,11 +661,10 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 			break;
 		if (f.move_columns)
 			move_columns(&f);
-		next_step(&secant, layer, ratio);
+		layer->step = hct_tcq_next_step(&secant, layer->step, ratio);
 	}
 	forecast->bits = f.counts.bits / (double)f.counts.elements;
 	forecast->error = f.counts.error / (double)f.counts.elements;
-	forecast->slope = secant.slope;
 	e = pack_columns(&f) ? HCT_OK : HCT_ERR_NOMEM;
 out:
 	close_fit(&f);

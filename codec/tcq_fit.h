@@ -35,7 +35,6 @@ struct hct_tcq_goal {
 struct hct_tcq_forecast {
 	double bits;  /* of a value, tables not included */
 	double error; /* mean squared */
-	double slope; /* of log error over log step: 2 when hardly a value is near zero */
 };
 
 /* Fills layer (its column_class is malloc'ed and the caller's, NULL for one class) and finds the
@@ -44,6 +43,16 @@ struct hct_tcq_forecast {
 hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
 		      hct_simd simd, struct hct_tcq_layer *layer,
 		      struct hct_tcq_forecast *forecast);
+
+/* Finds the step of an error by the secant method, on logarithms: error ~ step^slope.  The slope is
+ * 2 where all values are large against the step, and less where many are not. */
+struct hct_tcq_secant {
+	double slope;       /* 2 to start */
+	double step, ratio; /* the last ones; 0 at first */
+};
+
+/* The next step to try, when the error at this one is ratio times what is wanted. */
+float hct_tcq_next_step(struct hct_tcq_secant *s, float step, double ratio);
 
 /* Squared error, in units of step^2, that a bit is worth to a layer of that step and error: the
  * slope of D(R), 2 ln 2 D. */

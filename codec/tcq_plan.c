@@ -13,6 +13,7 @@
 
 #define CHUNK_ELEMENTS (128u * 1024u)
 #define PIECE_ELEMENTS (64u * 1024u)
+#define BAND_LEAST     (4u * 1024u)
 #define SEGMENT_LOG2   16
 /* Bits of a layer beyond the one before it. */
 #define LAYER_BITS 1.5
@@ -22,11 +23,12 @@
 #define TRANSFORM_GAIN 0.01
 /* Start states, class maps, what states of 16 bits lose: bits of an element. */
 #define OVERHEAD_BITS 0.022
-#define UNEVEN_SLOPE  1.7
-#define UNEVEN_SAMPLE 4 /* times as large */
+/* Where the mean squared error is less than this of step^2, many values are lost in the step. */
+#define UNEVEN_ERROR  0.2
+#define UNEVEN_SAMPLE (512u << 10) /* elements more */
 /* Passes of a trial, and how often a step is corrected whose error hardly follows it. */
-#define TRIAL_PASSES 2
-#define SETTLE_TRIES 3
+#define TRIAL_PASSES 3
+#define SETTLE_TRIES 5
 
 /* How hard each effort tries. */
 static const struct effort {
@@ -34,7 +36,7 @@ static const struct effort {
 	unsigned passes, states_log2, row_classes, shapes;
 } efforts[9] = {
 	{32u << 10, 3, 3, 1, 2},  {64u << 10, 3, 3, 2, 2},  {128u << 10, 3, 4, 4, 4},
-	{192u << 10, 4, 5, 4, 4}, {256u << 10, 4, 5, 4, 4}, {384u << 10, 5, 5, 4, 6},
+	{160u << 10, 4, 5, 4, 4}, {192u << 10, 4, 5, 4, 4}, {384u << 10, 5, 5, 4, 6},
 	{768u << 10, 6, 5, 8, 6}, {1u << 20, 7, 5, 8, 8},   {2u << 20, 8, 5, 16, 12},
 };
 
@@ -64,9 +66,8 @@ struct planner {
 	struct hct_census census;
 	uint64_t elements, rows;
 	uint32_t columns;
-	uint32_t piece_rows;   /* whole rows of a piece; 0 when rows are longer than that */
+	uint32_t band_rows;    /* whole rows of a band of the sample; 0 when rows are longer */
 	float *values, *plain; /* of the sample: transformed, and as they are */
-	uint64_t *first;       /* element of the tensor at which each piece begins */
 	int uneven; /* error and step do not go together as they do where all values are large */
 	struct hct_tcq_sample s;
 };
@@ -106,7 +107,7 @@ static int shape_fits(const struct planner *p, const struct shape *s)
 	return p->rows >> s->rows_log2 << s->rows_log2 == p->rows &&
 	       p->columns >> s->columns_log2 << s->columns_log2 == p->columns &&
 	       (!s->rows_log2 ||
-		(band <= 2 * CHUNK_ELEMENTS && 1u << s->rows_log2 <= p->piece_rows)) &&
+		(band <= 2 * CHUNK_ELEMENTS && 1u << s->rows_log2 <= p->band_rows)) &&
 	       (!s->columns_log2 || p->columns <= CHUNK_ELEMENTS);
 }
 
@@ -116,63 +117,83 @@ static void drop_sample(struct planner *p)
 {
 	free(p->values);
 	free(p->plain);
-	free(p->first);
 	free(p->s.pieces);
 	p->values = p->plain = NULL;
-	p->first = NULL;
 	p->s = (struct hct_tcq_sample){0};
 }
 
-/* Cuts pieces out of the tensor, evenly spaced: bands of whole rows, or parts of long rows. */
-static hct_error take_sample(struct planner *p, size_t elements)
+/* A number for each piece that has no pattern, to place it by. */
+static uint64_t scatter(uint64_t i)
 {
-	uint64_t piece, all;
-	size_t count, room;
+	i = (i + 1) * 0x9e3779b97f4a7c15u;
+	return (i ^ i >> 29) * 0xbf58476d1ce4e5b9u >> 32;
+}
 
-	p->piece_rows = 64;
-	while (p->piece_rows && (uint64_t)p->piece_rows * p->columns > PIECE_ELEMENTS)
-		p->piece_rows /= 2;
-	piece = p->piece_rows ? (uint64_t)p->piece_rows * p->columns : PIECE_ELEMENTS;
-	all = (p->elements + piece - 1) / piece;
-	count = (elements + piece - 1) / piece;
-	count = count < all ? count : (size_t)all;
-	room = (piece + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
+/* Memory for count pieces of room elements each. */
+static int make_room(struct planner *p, size_t count, size_t room)
+{
 	p->s.pieces = calloc(count, sizeof *p->s.pieces);
-	p->first = calloc(count, sizeof *p->first);
 	p->values = aligned_alloc(64, count * room * sizeof(float));
 	p->plain = aligned_alloc(64, count * room * sizeof(float));
-	if (!p->s.pieces || !p->first || !p->values || !p->plain)
-		return HCT_ERR_NOMEM;
-	for (size_t i = 0; i < count; i++) {
-		/* From the first piece to the last, which may be shorter. */
-		uint64_t at = count > 1 ? i * (all - 1) / (count - 1) : 0;
-		uint64_t left = p->elements - at * piece;
-		size_t n = left < piece ? (size_t)left : (size_t)piece;
-		size_t unit = hct_dtype_unit(p->tensor->dtype);
-
-		p->first[i] = at * piece;
-		p->s.pieces[i] =
-			(struct hct_tcq_piece){.x = p->values + i * room,
-					       .elements = n,
-					       .column = (uint32_t)(at * piece % p->columns)};
-		hct_widen(p->tensor->dtype, p->data + at * piece * unit, n, p->plain + i * room);
-		for (size_t j = n; j < room; j++)
-			p->plain[i * room + j] = 0;
-		p->s.elements += n;
-	}
+	if (!p->s.pieces || !p->values || !p->plain)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		p->s.pieces[i].x = p->values + i * room;
 	p->s.count = count;
 	p->s.columns = p->columns;
 	p->s.rows = p->rows;
+	return 1;
+}
+
+/* Takes bands out of the tensor, spread all over it, of at least so many whole rows (or parts of
+ * long rows): many small ones tell more of a tensor than a few large ones.  Pieces are made of
+ * bands from everywhere. */
+static hct_error take_sample(struct planner *p, size_t elements, unsigned rows)
+{
+	size_t unit = hct_dtype_unit(p->tensor->dtype), count, pieces, room;
+	uint64_t band, all;
+
+	p->band_rows = rows;
+	while ((uint64_t)p->band_rows * p->columns < BAND_LEAST && p->band_rows < 1u << 16)
+		p->band_rows *= 2;
+	while (p->band_rows && (uint64_t)p->band_rows * p->columns > PIECE_ELEMENTS)
+		p->band_rows /= 2;
+	band = p->band_rows ? (uint64_t)p->band_rows * p->columns : PIECE_ELEMENTS;
+	all = (p->elements + band - 1) / band;
+	count = (elements + band - 1) / band;
+	count = count < all ? count : (size_t)all;
+	pieces = (count + PIECE_ELEMENTS / band - 1) / (PIECE_ELEMENTS / band);
+	room = ((count + pieces - 1) / pieces * band + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
+	if (!make_room(p, pieces, room))
+		return HCT_ERR_NOMEM;
+	for (size_t i = 0; i < count; i++) {
+		struct hct_tcq_piece *piece = &p->s.pieces[i % pieces];
+		float *plain = p->plain + (piece->x - p->values);
+		uint64_t at = i * all / count + scatter(i) % (all / count), left;
+		size_t n;
+
+		at *= band;
+		left = p->elements - at; /* the last band may be shorter */
+		n = left < band ? (size_t)left : (size_t)band;
+		if (!piece->elements)
+			piece->column = (uint32_t)(at % p->columns);
+		hct_widen(p->tensor->dtype, p->data + at * unit, n, plain + piece->elements);
+		piece->elements += n;
+		p->s.elements += n;
+	}
+	for (size_t i = 0; i < pieces; i++)
+		for (size_t j = p->s.pieces[i].elements; j % HCT_GROUP; j++)
+			p->plain[i * room + j] = 0;
 	return HCT_OK;
 }
 
-/* Fills the sample's values for a tile. */
-static void transform_sample(struct planner *p, const struct shape *s)
+/* Fills the values of every stride-th piece of the sample for a tile. */
+static void transform_sample(struct planner *p, const struct shape *s, size_t stride)
 {
 	unsigned rows = 1u << s->rows_log2, columns = 1u << s->columns_log2;
 	float factor = rows * columns > 1 ? (float)hct_idct_factor(rows, columns) : 1;
 
-	for (size_t i = 0; i < p->s.count; i++) {
+	for (size_t i = 0; i < p->s.count; i += stride) {
 		struct hct_tcq_piece *piece = &p->s.pieces[i];
 		const float *src = p->plain + (piece->x - p->values);
 		size_t n = piece->elements, end = (n + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
@@ -189,18 +210,39 @@ static void transform_sample(struct planner *p, const struct shape *s)
 	}
 }
 
+/* Tiles are compared by every second piece, unless that would be few. */
+static size_t screening_stride(const struct planner *p)
+{
+	return p->s.count > 4 ? 2 : 1;
+}
+
 /* Bits that a coder which knew every value's scale would spend, about; for comparisons. */
 static double ideal_bits(const struct planner *p, double error)
 {
+	const double scale = 1 / error;
+	size_t elements = 0;
 	double sum = 0;
 
-	for (size_t i = 0; i < p->s.count; i++) {
+	for (size_t i = 0; i < p->s.count; i += screening_stride(p)) {
 		const struct hct_tcq_piece *piece = &p->s.pieces[i];
+		size_t n = piece->elements / 32 * 32;
 
-		for (size_t j = 0; j < piece->elements; j += 3)
-			sum += log2f(1 + piece->x[j] * piece->x[j] / (float)error);
+		for (size_t j = 0; j < n; j += 32) {
+			double product[4] = {1, 1, 1, 1};
+
+			/* One logarithm for products of 32; a factor is below 2^50 by far. */
+			for (size_t k = 0; k < 32; k += 4)
+				for (unsigned l = 0; l < 4; l++) {
+					double x = piece->x[j + k + l], y = 1 + x * x * scale;
+
+					product[l] *= y < 0x1p50 ? y : 0x1p50;
+				}
+			for (unsigned l = 0; l < 4; l++)
+				sum += log2(product[l]);
+		}
+		elements += n;
 	}
-	return sum / 2 * 3 / (double)p->s.elements;
+	return sum / 2 / (double)elements;
 }
 
 /* Classes ------------------------------------------------------------------------------- */
@@ -231,7 +273,7 @@ static double spread_of(const struct spread *s)
 
 static double column_spread(const struct planner *p)
 {
-	double *sum = calloc(p->columns, sizeof *sum);
+	float *sum = calloc(p->columns, sizeof *sum);
 	struct spread s = {0};
 	uint64_t rows = p->s.elements / p->columns;
 
@@ -243,9 +285,11 @@ static double column_spread(const struct planner *p)
 		const struct hct_tcq_piece *piece = &p->s.pieces[i];
 		uint32_t c = piece->column;
 
-		for (size_t j = 0; j < piece->elements; j++) {
-			sum[c] += fabsf(piece->x[j]);
-			c = c + 1 == p->columns ? 0 : c + 1;
+		for (size_t j = 0, m; j < piece->elements; j += m, c = 0) {
+			m = p->columns - c < piece->elements - j ? p->columns - c
+								 : piece->elements - j;
+			for (size_t k = 0; k < m; k++)
+				sum[c + k] += fabsf(piece->x[j + k]);
 		}
 	}
 	for (uint32_t c = 0; c < p->columns; c++)
@@ -264,8 +308,12 @@ static double run_spread(const struct planner *p)
 		for (size_t j = 0; j + 512 <= piece->elements; j += 512) {
 			double sum = 0;
 
-			for (size_t k = 0; k < 512; k++)
-				sum += fabsf(piece->x[j + k]);
+			for (size_t k = 0; k < 512; k += 8) {
+				const float *x = piece->x + j + k;
+
+				sum += fabsf(x[0]) + fabsf(x[1]) + fabsf(x[2]) + fabsf(x[3]) +
+				       fabsf(x[4]) + fabsf(x[5]) + fabsf(x[6]) + fabsf(x[7]);
+			}
 			spread_add(&s, sum / 512, 512);
 		}
 	}
@@ -366,7 +414,7 @@ static hct_error apply_layer(struct planner *p, const struct hct_tcq_tables *t, 
 		float *x = (float *)(void *)(work + scratch);
 
 		memcpy(x, piece->x, whole * sizeof *x);
-		hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, p->first[i], 1, work,
+		hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, piece->column, 1, work,
 				     work + scratch + values);
 		for (size_t j = 0; j < n; j++)
 			sum += (double)x[j] * x[j];
@@ -381,43 +429,44 @@ static hct_error apply_layer(struct planner *p, const struct hct_tcq_tables *t, 
 }
 
 /* Corrects the step of the last layer by what it really leaves. */
-static hct_error settle_step(struct planner *p, struct hct_tcq_tables *t,
-			     const struct hct_tcq_forecast *forecast, double goal, double *error)
+static hct_error settle_step(struct planner *p, struct hct_tcq_tables *t, double forecast,
+			     double goal, double *error)
 {
 	struct hct_tcq_layer *l = &t->layers[t->layer_count - 1];
 	unsigned tries = p->uneven ? SETTLE_TRIES : 1;
-	double ratio = goal / forecast->error;
+	struct hct_tcq_secant secant = {.slope = 2};
 	hct_error e = HCT_OK;
 
-	for (unsigned i = 0; i <= tries && !e; i++) {
-		ratio = ratio > 1.1 ? 1.1 : ratio < .9 ? .9 : ratio;
-		l->step *= (float)pow(ratio, 1 / forecast->slope);
-		if (i == tries)
-			break;
+	if (!p->uneven) /* the tables have moved since */
+		l->step = hct_tcq_next_step(&secant, l->step, forecast / goal);
+	for (unsigned i = 0; i < tries && !e; i++) {
 		e = apply_layer(p, t, t->layer_count - 1, goal, 0, !p->uneven, error);
-		ratio = goal / *error;
-		if (fabs(ratio - 1) < .002)
-			tries = i + 1;
+		if (e || fabs(*error / goal - 1) < .002)
+			break;
+		if (!p->uneven)
+			secant.ratio = 0;
+		l->step = hct_tcq_next_step(&secant, l->step, *error / goal);
 	}
 	*error = goal;
 	return e;
 }
 
-/* Fits all layers to the sample as it is transformed. */
-static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, unsigned passes,
-			    double *bits, double *error)
+/* Fits all layers to the sample as it is transformed; a trial does it in fewer passes and does not
+ * correct the step. */
+static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, int trial, double *bits,
+			    double *error)
 {
 	struct shape shape = {(uint8_t)t->tile_rows_log2, (uint8_t)t->tile_columns_log2};
 	hct_error e = HCT_OK;
 
-	transform_sample(p, &shape);
+	transform_sample(p, &shape, 1);
 	*bits = 0;
 	p->uneven = 0;
 	for (unsigned l = 0; l < t->layer_count && !e; l++) {
 		double goal_error = scale_error(t, layer_error(p, l));
 		struct hct_tcq_goal goal = {.error = goal_error,
 					    .states_log2 = p->effort->states_log2,
-					    .passes = passes};
+					    .passes = trial ? TRIAL_PASSES : p->effort->passes};
 		struct hct_tcq_forecast forecast;
 
 		choose_classes(p, &goal);
@@ -426,12 +475,12 @@ static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, unsigne
 		e = hct_tcq_fit(&p->s, &goal, p->e->simd, &t->layers[l], &forecast);
 		if (e)
 			break;
-		p->uneven |= forecast.slope < UNEVEN_SLOPE;
+		p->uneven |= forecast.error < UNEVEN_ERROR * t->layers[l].step * t->layers[l].step;
 		*bits += forecast.bits + OVERHEAD_BITS;
 		if (l + 1 < t->layer_count)
 			e = apply_layer(p, t, l, goal_error, 1, 0, error);
-		else if (passes > TRIAL_PASSES)
-			e = settle_step(p, t, &forecast, goal_error, error);
+		else if (!trial)
+			e = settle_step(p, t, forecast.error, goal_error, error);
 		else
 			*error = forecast.error;
 	}
@@ -463,7 +512,7 @@ static hct_error try_shape(struct planner *p, const struct shape *s, double *bit
 	double error;
 	hct_error e;
 
-	e = fit_layers(p, &t, TRIAL_PASSES, bits, &error);
+	e = fit_layers(p, &t, 1, bits, &error);
 	if (!e)
 		*bits += .5 * log2(error / layer_error(p, t.layer_count - 1)) +
 			 8 * TABLE_SHARE * (double)hct_tcq_tables_length(&t) / (double)p->elements;
@@ -482,7 +531,7 @@ static hct_error choose_shape(struct planner *p, struct shape *best)
 	*best = none;
 	if (p->goal->transform == HCT_TRANSFORM_NONE)
 		return HCT_OK;
-	transform_sample(p, &none);
+	transform_sample(p, &none, screening_stride(p));
 	plain = ideal_bits(p, error);
 	for (unsigned i = 0; i < p->effort->shapes; i++) {
 		unsigned rows = 1u << shapes[i].rows_log2, columns = 1u << shapes[i].columns_log2;
@@ -490,7 +539,7 @@ static hct_error choose_shape(struct planner *p, struct shape *best)
 
 		if (!shape_fits(p, &shapes[i]))
 			continue;
-		transform_sample(p, &shapes[i]);
+		transform_sample(p, &shapes[i], screening_stride(p));
 		ideal = ideal_bits(p, error * factor * factor);
 		if (ideal < least) {
 			least = ideal;
@@ -589,9 +638,13 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 	*why = objection(&p);
 	if (*why)
 		return HCT_OK;
-	err = take_sample(&p, p.effort->sample);
+	err = take_sample(&p, p.effort->sample, HCT_DCT_MAX_TILE);
 	if (!err)
 		err = choose_shape(&p, &shape);
+	if (!err) {
+		drop_sample(&p);
+		err = take_sample(&p, p.effort->sample, 1u << shape.rows_log2);
+	}
 	if (err)
 		goto out;
 	plan = calloc(1, sizeof *plan);
@@ -602,15 +655,15 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 	plan->dtype = tensor->dtype;
 	plan->chunk = choose_chunk(&p, shape.rows_log2, shape.columns_log2);
 	plan->t = empty_tables(&p, &shape);
-	err = fit_layers(&p, &plan->t, p.effort->passes, &plan->bits, &plan->error);
+	err = fit_layers(&p, &plan->t, 0, &plan->bits, &plan->error);
 	if (!err && p.uneven && p.s.elements < p.elements) {
 		/* Where many values are lost in the step, the error is not the same everywhere. */
 		drop_sample(&p);
 		drop_tables(&plan->t);
 		plan->t = empty_tables(&p, &shape);
-		err = take_sample(&p, UNEVEN_SAMPLE * p.effort->sample);
+		err = take_sample(&p, UNEVEN_SAMPLE + 4 * p.effort->sample, 1u << shape.rows_log2);
 		if (!err)
-			err = fit_layers(&p, &plan->t, p.effort->passes, &plan->bits, &plan->error);
+			err = fit_layers(&p, &plan->t, 0, &plan->bits, &plan->error);
 	}
 	if (!err) {
 		plan->error = plan->error * (double)p.elements / p.census.energy +
