@@ -24,14 +24,16 @@ static int init_coder(struct hct_tcq_coder *c, const struct hct_tcq_layer *l, un
 		for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
 			unsigned code = table << 5 | s;
 
+			unsigned r = freq[s] > 1 ? 65536u / freq[s] : freq[s] * 65535u;
+
 			c->freq[code] = freq[s];
-			c->start[code] = (uint16_t)at;
-			c->reciprocal[code] =
-				(uint16_t)(freq[s] > 1 ? 65536u / freq[s] : freq[s] * 65535u);
+			c->start[code] = (uint8_t)at;
+			c->reciprocal[0][code] = (uint8_t)r;
+			c->reciprocal[1][code] = (uint8_t)(r >> 8);
 			at += freq[s];
 			rank[s] = a.own[s];
 			for (unsigned j = 0; j < a.own[s]; j++)
-				c->slot[table][c->start[code] + j] =
+				c->slot[table << 8 | (c->start[code] + j)] =
 					(uint8_t)(HCT_TCQ_BUCKET * s + j);
 		}
 		for (unsigned i = 0; i < HCT_TCQ_SYMBOLS; i++)
@@ -39,7 +41,7 @@ static int init_coder(struct hct_tcq_coder *c, const struct hct_tcq_layer *l, un
 				unsigned s = a.other[i];
 				unsigned place = c->start[table << 5 | s] + rank[s]++;
 
-				c->slot[table][place] = (uint8_t)(HCT_TCQ_BUCKET * i + j);
+				c->slot[table << 8 | place] = (uint8_t)(HCT_TCQ_BUCKET * i + j);
 			}
 	}
 	return 1;
@@ -172,33 +174,49 @@ static uint8_t *put(uint8_t *out, const void *src, size_t n)
 	return out + n;
 }
 
-/* Encodes one substream backwards.  Without branches: half of them would go the wrong way. */
-static uint8_t *encode_stream(const struct hct_tcq_coder *coders,
-			      const struct hct_viterbi_segment *s, unsigned sub, uint8_t *p,
-			      uint16_t x[HCT_LANES])
+/* Without branches: half of them would go the wrong way. */
+void hct_tcq_entropy_scalar(const struct hct_tcq_coder *coders, const struct hct_viterbi_segment *s,
+			    uint8_t *const end[2], uint8_t *begin[2], uint16_t states[2][HCT_LANES])
 {
-	for (unsigned lane = 0; lane < HCT_LANES; lane++)
-		x[lane] = HCT_RANS_LOW;
-	for (size_t g = s->groups; g-- > 0;) {
-		const struct hct_tcq_coder *c = &coders[s->map[g >> s->run_log2]];
-		const uint8_t *codes = s->codes + g * HCT_GROUP + sub;
+	for (unsigned sub = 0; sub < 2; sub++) {
+		uint8_t *p = end[sub];
+		uint16_t *x = states[sub];
 
-		for (unsigned lane = HCT_LANES; lane-- > 0;) {
-			unsigned code = codes[2 * lane], f = c->freq[code];
-			unsigned v = x[lane], full = v >= f << 8, q;
+		for (unsigned lane = 0; lane < HCT_LANES; lane++)
+			x[lane] = HCT_RANS_LOW;
+		for (size_t g = s->groups; g-- > 0;) {
+			const struct hct_tcq_coder *c = &coders[s->map[g >> s->run_log2]];
+			const uint8_t *codes = s->codes + g * HCT_GROUP + sub;
 
-			p[-1] = (uint8_t)v;
-			p -= full;
-			v >>= 8 * full;
-			q = v * c->reciprocal[code] >> 16; /* the quotient, or one less */
-			v -= q * f;
-			full = v >= f;
-			q += full;
-			v -= f & -full;
-			x[lane] = (uint16_t)(q << 8 | c->slot[code >> 5][c->start[code] + v]);
+			for (unsigned lane = HCT_LANES; lane-- > 0;) {
+				unsigned code = codes[2 * lane], f = c->freq[code];
+				unsigned r = c->reciprocal[0][code] | c->reciprocal[1][code] << 8;
+				unsigned v = x[lane], full = v >= f << 8, q;
+
+				p[-1] = (uint8_t)v;
+				p -= full;
+				v >>= 8 * full;
+				q = v * r >> 16; /* the quotient, or one less */
+				v -= q * f;
+				full = v >= f;
+				q += full;
+				v -= f & -full;
+				v += c->start[code];
+				x[lane] = (uint16_t)(q << 8 | c->slot[(code >> 5) << 8 | v]);
+			}
 		}
+		begin[sub] = p;
 	}
-	return p;
+}
+
+hct_tcq_entropy *hct_tcq_entropy_find(hct_simd simd)
+{
+#if defined __x86_64__
+	if (simd == HCT_SIMD_AVX512)
+		return hct_tcq_entropy_avx512;
+#endif
+	(void)simd;
+	return hct_tcq_entropy_scalar;
 }
 
 static uint8_t *put_map(const struct hct_tcq_layer *l, const struct hct_viterbi_segment *s,
@@ -339,8 +357,7 @@ size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
 		hct_viterbi_find(simd)(&e->search, &b.s, b.search);
 		settle_exceptions(&b.s, elements);
 		out += sizeof states;
-		for (unsigned sub = 0; sub < 2; sub++)
-			p[sub] = encode_stream(e->coders, &b.s, sub, end[sub], states[sub]);
+		hct_tcq_entropy_find(simd)(e->coders, &b.s, end, p, states);
 		memcpy(out - sizeof states, states, sizeof states);
 		out = put_map(l, &b.s, out);
 		out = put(out, p[0], (size_t)(end[0] - p[0]));

@@ -13,9 +13,21 @@
 /* Entropy coding with the tables of one row class; by code, that is
  * column class << 6 | parity << 5 | symbol. */
 struct hct_tcq_coder {
-	uint16_t freq[256], start[256], reciprocal[256];
-	uint8_t slot[8][HCT_RANS_TOTAL]; /* by code >> 5, start + rank */
+	uint8_t freq[256], start[256];
+	uint8_t reciprocal[2][256]; /* low and high bytes of floor(65536 / freq), 65535 for 1 */
+	uint8_t slot[8 * HCT_RANS_TOTAL +
+		     3]; /* by (code >> 5) * 256 + start + rank; 3 to read over */
 };
+
+/* Encodes the codes of a segment backwards, so that the bytes of substream i end at end[i] and
+ * begin at the returned begin[i]; at least 32 bytes a group and 32 more must lie before end[i].
+ * states: the decoder's start states.  The same on every variant. */
+typedef void hct_tcq_entropy(const struct hct_tcq_coder *coders,
+			     const struct hct_viterbi_segment *s, uint8_t *const end[2],
+			     uint8_t *begin[2], uint16_t states[2][HCT_LANES]);
+
+hct_tcq_entropy hct_tcq_entropy_scalar, hct_tcq_entropy_avx512;
+hct_tcq_entropy *hct_tcq_entropy_find(hct_simd simd);
 
 /* Everything for encoding one layer. */
 struct hct_tcq_layer_encoder {

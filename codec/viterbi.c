@@ -5,7 +5,6 @@
 
 void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, float lambda)
 {
-	uint8_t next[HCT_TCQ_MAX_STATES][2], count[HCT_TCQ_MAX_STATES] = {0};
 	float unit = 256 * lambda, dearest = 0;
 
 	memset(v, 0, sizeof *v);
@@ -14,13 +13,9 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 	v->column_classes = layer->column_classes;
 	v->row_classes = layer->row_classes;
 	v->step = layer->step;
-	hct_trellis_init(layer->states_log2, next);
-	for (unsigned t = 0; t < 1u << layer->states_log2; t++)
-		for (unsigned z = 0; z < 2; z++) {
-			unsigned to = next[t][z];
-
-			v->prev[to][count[to]++] = (uint8_t)(t | z << 5);
-		}
+	for (unsigned s = 0; s < HCT_TCQ_MAX_STATES && s < 1u << layer->states_log2; s++)
+		for (unsigned z = 0; z < 2; z++)
+			v->prev[s][z] = (uint8_t)hct_viterbi_prev(layer->states_log2, s, z);
 	for (unsigned p = 0; p < 2; p++)
 		for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
 			v->offset[p][s] = layer->offset[32 * p + s];
@@ -30,6 +25,7 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 				const uint8_t *f = layer->freq[k][q][p];
 				uint8_t *stand_in = v->stand_in[k][q][p];
 
+				v->pairs[k][p][q << 6 | HCT_TCQ_SYMBOLS] = NEVER;
 				stand_in[0] = 0;
 				stand_in[1] = 1;
 				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++) {
@@ -38,6 +34,9 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 
 					cost = cost < NEVER ? cost : NEVER;
 					v->rate[k][p][q][s] = (uint16_t)lrintf(cost);
+					v->pairs[k][p][q << 6 | s] =
+						v->rate[k][p][q][s] |
+						(uint32_t)(uint16_t)v->offset[p][s] << 16;
 					if (f[s] > f[stand_in[z]])
 						stand_in[z] = (uint8_t)s;
 				}

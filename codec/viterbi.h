@@ -24,7 +24,10 @@ struct hct_viterbi {
 	/* Cost of the bits of a symbol, by row class, parity, column class. */
 	uint16_t rate[HCT_TCQ_MAX_ROWS][2][HCT_TCQ_MAX_COLUMNS][HCT_TCQ_SYMBOLS];
 	int16_t offset[2][HCT_TCQ_SYMBOLS]; /* of the points, in step / 64 */
-	uint16_t exception;                 /* cost of an exception, whatever its value */
+	/* Both together, rate and offset << 16, by row class, parity, and column class << 6 |
+	 * symbol; symbol 32 stands for all that there are not. */
+	uint32_t pairs[HCT_TCQ_MAX_ROWS][2][64 * HCT_TCQ_MAX_COLUMNS];
+	uint16_t exception; /* cost of an exception, whatever its value */
 	/* The symbol of an exception, by row class, column class, parity and, when there are no raw
 	 * bits, its lowest bit: the cheapest. */
 	uint8_t stand_in[HCT_TCQ_MAX_ROWS][HCT_TCQ_MAX_COLUMNS][2][2];
@@ -32,6 +35,17 @@ struct hct_viterbi {
 
 /* lambda: squared error, in units of step^2, that a bit is worth. */
 void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, float lambda);
+
+/* The state before state s on the branch with lowest bit z, and z << 5: the trellis of FORMAT.md
+ * backwards.  Its constants g have their top bit set and f have not, so that the top bit of a
+ * state is the parity of the one before. */
+static inline unsigned hct_viterbi_prev(unsigned states_log2, unsigned s, unsigned z)
+{
+	const unsigned g = states_log2 == 3 ? 013 : states_log2 == 4 ? 023 : 045;
+	const unsigned f = states_log2 == 5 ? 010 : 04, top = s >> (states_log2 - 1);
+
+	return ((s ^ (top ? g >> 1 : 0) ^ (z ? f >> 1 : 0)) << 1 | top) | z << 5;
+}
 
 struct hct_tcq_exception {
 	uint32_t element; /* of the segment */

@@ -77,47 +77,72 @@ static void class_costs(const struct hct_viterbi *v, const struct work *w, size_
 			const uint8_t *columns, uint32_t costs[HCT_TCQ_MAX_ROWS]);
 
 #ifndef HCT_VITERBI_OWN_COSTS
-static inline unsigned square(int d)
+/* Bits and squared error of 32 symbols, of which at holds the places in pairs; d: from the nominal
+ * point, in step / 64. */
+static inline void cost_of(const uint32_t *pairs, const uint16_t at[32], const int16_t d[32],
+			   uint16_t cost[32])
 {
-	unsigned a = (unsigned)(d < 0 ? -d : d);
+	uint32_t found[32];
 
-	a = a > 255 ? 255 : a;
-	return a * a >> 4;
+	for (unsigned l = 0; l < 32; l++)
+		found[l] = pairs[at[l]];
+	for (unsigned l = 0; l < 32; l++) {
+		int16_t x = (int16_t)(d[l] - (int16_t)(found[l] >> 16));
+		uint16_t y = (uint16_t)(x < 0 ? -x : x);
+
+		y = y > 255 ? 255 : y;
+		cost[l] = (uint16_t)((uint16_t)found[l] + (uint16_t)((uint16_t)(y * y) >> 4));
+	}
+}
+
+/* One coset of half a group. */
+static void coset_costs(const struct hct_viterbi *v, struct work *w, size_t i, unsigned o,
+			const uint32_t *pairs, const uint16_t columns[32], uint8_t picks[32])
+{
+	const int16_t zero = HCT_TCQ_ZERO;
+	unsigned b = v->raw_bits;
+	uint16_t *branch = w->branch[o] + i % HCT_GROUP, at[2][32], cost[2][32];
+	int16_t d[2][32];
+
+	for (unsigned l = 0; l < 32; l++) {
+		int16_t part = (int16_t)(w->part[i + l] - 64 * (int)o), low = (int16_t)(part >> 15);
+		int16_t k = (int16_t)(2 * (w->base[i + l] + low) + (int)(o >> 1));
+		uint16_t s = (uint16_t)((k >> b) + zero), t = (uint16_t)(((k + 2) >> b) + zero);
+
+		s = s > HCT_TCQ_SYMBOLS ? HCT_TCQ_SYMBOLS : s;
+		t = t > HCT_TCQ_SYMBOLS ? HCT_TCQ_SYMBOLS : t;
+		at[0][l] = (uint16_t)(columns[l] | s);
+		at[1][l] = (uint16_t)(columns[l] | t);
+		d[0][l] = (int16_t)(part + (256 & low));
+		d[1][l] = (int16_t)(d[0][l] - 256);
+	}
+	cost_of(pairs, at[0], d[0], cost[0]);
+	cost_of(pairs, at[1], d[1], cost[1]);
+	for (unsigned l = 0; l < 32; l++) {
+		uint16_t best = v->exception, pick = PICK_EXCEPTION;
+
+		pick = cost[1][l] <= best ? PICK_HIGH : pick;
+		best = cost[1][l] <= best ? cost[1][l] : best;
+		pick = cost[0][l] <= best ? PICK_LOW : pick;
+		best = cost[0][l] <= best ? cost[0][l] : best;
+		branch[l] = best;
+		picks[l] |= (uint8_t)(pick << 2 * o);
+	}
 }
 
 static void branch_costs(const struct hct_viterbi *v, struct work *w, size_t g,
 			 const uint8_t *columns, unsigned row)
 {
-	unsigned b = v->raw_bits;
+	for (unsigned h = 0; h < HCT_GROUP; h += 32) {
+		size_t i = g * HCT_GROUP + h;
+		uint16_t places[32];
+		uint8_t picks[32] = {0};
 
-	for (unsigned l = 0; l < HCT_GROUP; l++) {
-		size_t i = g * HCT_GROUP + l;
-		unsigned picks = 0;
-
-		for (unsigned o = 0; o < COSETS; o++) {
-			const uint16_t *rate = v->rate[row][o & 1][columns[l]];
-			const int16_t *offset = v->offset[o & 1];
-			int part = w->part[i] - 64 * (int)o, low = part >> 31;
-			int k = 2 * (w->base[i] + low) + (int)(o >> 1);
-			unsigned s = (unsigned)((k >> b) + HCT_TCQ_ZERO);
-			unsigned t = (unsigned)(((k + 2) >> b) + HCT_TCQ_ZERO);
-			unsigned best = v->exception, pick = PICK_EXCEPTION, cost;
-
-			part += 256 & low;
-			if (t < HCT_TCQ_SYMBOLS) {
-				cost = rate[t] + square(256 + offset[t] - part);
-				pick = cost <= best ? PICK_HIGH : pick;
-				best = cost <= best ? cost : best;
-			}
-			if (s < HCT_TCQ_SYMBOLS) {
-				cost = rate[s] + square(part - offset[s]);
-				pick = cost <= best ? PICK_LOW : pick;
-				best = cost <= best ? cost : best;
-			}
-			w->branch[o][l] = (uint16_t)best;
-			picks |= pick << 2 * o;
-		}
-		w->pick[i] = (uint8_t)picks;
+		for (unsigned l = 0; l < 32; l++)
+			places[l] = (uint16_t)(columns[h + l] << 6);
+		for (unsigned o = 0; o < COSETS; o++)
+			coset_costs(v, w, i, o, v->pairs[row][o & 1], places, picks);
+		memcpy(w->pick + i, picks, sizeof picks);
 	}
 }
 
@@ -170,29 +195,33 @@ static void step_start(const struct hct_viterbi *v, struct work *w, size_t g)
 typedef uint16_t lanes __attribute__((vector_size(64)));
 typedef int16_t signed_lanes __attribute__((vector_size(64)));
 
-/* Add, compare, select.  Metrics are taken modulo 65536: their differences stay far below 32768,
- * since no branch costs more than an exception. */
+/* Add, compare, select, for states first to first + 15 of 2^log2.  Metrics are taken modulo 65536:
+ * their differences stay far below 32768, since no branch costs more than an exception.  log2 and
+ * first are constants: everything is unrolled. */
 static inline __attribute__((always_inline)) void
-step_states(const struct hct_viterbi *v, struct work *w, size_t g, unsigned first, lanes chosen[2])
+step_states(struct work *w, size_t g, unsigned log2, unsigned first, lanes chosen[2])
 {
 	const lanes(*from)[2] = (const lanes(*)[2])w->metric[g & 1];
 	const lanes(*branch)[2] = (const lanes(*)[2])w->branch;
 	lanes(*to)[2] = (lanes(*)[2])w->metric[~g & 1];
-	unsigned count = 1u << v->states_log2;
+	const unsigned count = log2 > 4 ? 16 : 1u << log2;
 
-	chosen[0] = chosen[1] = (lanes){0};
-	count = count > 16 ? 16 : count;
-	for (unsigned s = 0; s < count; s++) {
-		unsigned p = v->prev[first + s][0], q = v->prev[first + s][1];
+	for (unsigned h = 0; h < 2; h++) {
+		const lanes b[COSETS] = {branch[0][h], branch[1][h], branch[2][h], branch[3][h]};
+		lanes bits = {0};
 
-		for (unsigned h = 0; h < 2; h++) {
-			lanes x = from[p & 31][h] + branch[coset_of(p)][h];
-			lanes less = from[q & 31][h] + branch[coset_of(q)][h] - x;
+#pragma GCC unroll 16
+		for (unsigned i = 0; i < count; i++) {
+			unsigned s = first + i, p = hct_viterbi_prev(log2, s, 0);
+			unsigned q = hct_viterbi_prev(log2, s, 1);
+			lanes x = from[p & 31][h] + b[coset_of(p)];
+			lanes less = from[q & 31][h] + b[coset_of(q)] - x;
 			lanes mask = (lanes)((signed_lanes)less >> 15);
 
-			to[first + s][h] = x + (less & mask);
-			chosen[h] |= mask & (uint16_t)(1u << s);
+			to[s][h] = x + (less & mask);
+			bits |= mask & (uint16_t)(1u << i);
 		}
+		chosen[h] = bits;
 	}
 }
 
@@ -200,9 +229,14 @@ static void step(const struct hct_viterbi *v, struct work *w, size_t g)
 {
 	lanes *chosen = (lanes *)(void *)(w->chosen + g * 2 * HCT_GROUP);
 
-	step_states(v, w, g, 0, chosen);
-	if (v->states_log2 == 5)
-		step_states(v, w, g, 16, chosen + 2);
+	if (v->states_log2 == 3) {
+		step_states(w, g, 3, 0, chosen);
+	} else if (v->states_log2 == 4) {
+		step_states(w, g, 4, 0, chosen);
+	} else {
+		step_states(w, g, 5, 0, chosen);
+		step_states(w, g, 5, 16, chosen + 2);
+	}
 }
 
 /* The best last state of each lane. */
