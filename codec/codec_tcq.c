@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bits.h"
 #include "bytes.h"
 #include "codec.h"
 #include "dequant.h"
@@ -10,6 +9,7 @@
 #include "split.h"
 #include "tcq.h"
 #include "tcq_decode.h"
+#include "tcq_exceptions.h"
 
 /* Groups that go through all stages at a time, so that what lies between them stays in the L1
  * cache. */
@@ -48,19 +48,10 @@ struct buffers {
 	uint8_t maps[TOGETHER][HCT_TCQ_MAX_LAYERS][MAX_GROUPS];
 } __attribute__((aligned(64)));
 
-/* The exceptions of a segment, read one after the other. */
-struct exceptions {
-	struct hct_bit_reader bits;
-	size_t left; /* behind the next one */
-	unsigned rice, magnitude;
-	size_t at; /* element of the next one; SIZE_MAX when there is none */
-	int32_t e; /* of the next one */
-};
-
 /* One layer of a segment. */
 struct part {
 	struct hct_tcq_segment tcq;
-	struct exceptions exceptions;
+	struct hct_tcq_exceptions exceptions;
 	const uint8_t *listed; /* the exceptions' bytes */
 	size_t listed_bytes;
 	const uint8_t *raw;
@@ -167,60 +158,6 @@ static hct_error corrupt(const struct job *j, const char *why)
 	return HCT_ERR_CORRUPT;
 }
 
-/* Reads the next exception of a segment, or makes sure that the list ends where it should. */
-static hct_error next_exception(const struct job *j, struct exceptions *x, size_t elements)
-{
-	struct hct_bit_reader *bits = &x->bits;
-	unsigned quotient, negative, zeros;
-	size_t after = x->at + 1; /* 0 at the start */
-	uint32_t m;
-
-	if (!x->left) {
-		x->at = SIZE_MAX;
-		if (bits->end - bits->at >= 8 ||
-		    hct_bits_take(bits, (unsigned)(bits->end - bits->at)))
-			return corrupt(j, "bits behind the last exception");
-		return HCT_OK;
-	}
-	x->left--;
-	quotient = hct_bits_unary(bits, HCT_MAX_QUOTIENT);
-	if (quotient < HCT_MAX_QUOTIENT)
-		x->at = after + ((size_t)quotient << x->rice) + hct_bits_take(bits, x->rice);
-	else
-		x->at = after + hct_bits_take(bits, HCT_GAP_BITS);
-	negative = hct_bits_take(bits, 1);
-	zeros = hct_bits_unary(bits, HCT_TCQ_MAX_MAGNITUDE);
-	m = (1u << zeros) - 1 + hct_bits_take(bits, zeros);
-	m = m << x->magnitude | hct_bits_take(bits, x->magnitude);
-	x->e = negative ? -(int32_t)m : (int32_t)m;
-	if (bits->at > bits->end || x->at >= elements)
-		return corrupt(j, "an exception behind the end");
-	if (zeros == HCT_TCQ_MAX_MAGNITUDE)
-		return corrupt(j, "an impossible exception");
-	return HCT_OK;
-}
-
-/* Makes the list of a layer ready: reads its head and its first exception. */
-static hct_error start_exceptions(const struct job *j, struct part *p, size_t elements)
-{
-	struct exceptions *x = &p->exceptions;
-
-	x->at = SIZE_MAX;
-	if (!p->listed_bytes)
-		return HCT_OK;
-	if (p->listed_bytes <= HCT_TCQ_EXCEPTION_HEAD)
-		return corrupt(j, "an incomplete list of exceptions");
-	x->left = hct_load32(p->listed);
-	x->rice = p->listed[4];
-	x->magnitude = p->listed[5];
-	x->bits = (struct hct_bit_reader){
-		.data = p->listed + HCT_TCQ_EXCEPTION_HEAD,
-		.end = 8 * (p->listed_bytes - HCT_TCQ_EXCEPTION_HEAD)};
-	if (!x->left || x->rice > HCT_MAX_RICE || x->magnitude > HCT_TCQ_MAX_RICE)
-		return corrupt(j, "an impossible list of exceptions");
-	return next_exception(j, x, elements);
-}
-
 /* The parts of a layer's payload that belong to one segment; *at runs on. */
 static hct_error open_part(const struct job *j, unsigned layer, size_t i, size_t *at,
 			   struct segment *s)
@@ -268,14 +205,15 @@ static hct_error start_part(const struct job *j, unsigned layer, struct segment 
 	p->tcq.rans.run_log2 = l->t.run_log2;
 	p->tcq.column =
 		(uint32_t)((j->task->offset / j->tables->unit + s->base) % j->tables->columns);
-	return start_exceptions(j, p, s->elements);
+	return hct_tcq_exceptions_start(&p->exceptions, p->listed, p->listed_bytes, s->elements,
+					j->why);
 }
 
 /* Adds the exceptions of groups from g on to their values. */
 static hct_error add_exceptions(const struct job *j, unsigned layer, struct segment *s, size_t g,
 				size_t groups, float *values)
 {
-	struct exceptions *x = &s->parts[layer].exceptions;
+	struct hct_tcq_exceptions *x = &s->parts[layer].exceptions;
 	float step = j->tables->layers[layer].dequant.step;
 	size_t first = g * HCT_GROUP, n = groups * HCT_GROUP;
 	hct_error e = HCT_OK;
@@ -283,7 +221,7 @@ static hct_error add_exceptions(const struct job *j, unsigned layer, struct segm
 	while (x->at < first + n && !e) {
 		if (x->at >= first)
 			values[x->at - first] += (float)x->e * step;
-		e = next_exception(j, x, s->elements);
+		e = hct_tcq_exceptions_next(x, j->why);
 	}
 	return e;
 }
@@ -292,7 +230,7 @@ static hct_error add_exceptions(const struct job *j, unsigned layer, struct segm
 static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t g, size_t groups,
 				  const uint8_t *codes, uint8_t *elements)
 {
-	struct exceptions *x = &s->parts[0].exceptions;
+	struct hct_tcq_exceptions *x = &s->parts[0].exceptions;
 	const struct hct_dequant *q = &j->tables->layers[0].dequant;
 	size_t first = g * HCT_GROUP, n = groups * HCT_GROUP;
 	hct_error e = HCT_OK;
@@ -306,7 +244,7 @@ static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t
 			hct_dequant_scalar.narrow[j->tables->dtype](&v, 1,
 								    elements + i * j->tables->unit);
 		}
-		e = next_exception(j, x, s->elements);
+		e = hct_tcq_exceptions_next(x, j->why);
 	}
 	return e;
 }

@@ -85,9 +85,8 @@ static void floats(const struct hct_dequant *q, const uint8_t *codes, const uint
 			float *d = dst + HCT_GROUP * g + 16 * half;
 			__m256i c = load_codes(codes + HCT_GROUP * g + 32 * half);
 			struct words n =
-				q->raw_bits
-					? raw_words(c, raw + 4 * half, q->raw_bits)
-					: join_bytes(hct_look64(&low, c), hct_look64(&high, c));
+				q->raw_bits ? raw_words(c, raw + 4 * half, q->raw_bits)
+					    : join_bytes(hct_look64(&low, c), hct_look64(&high, c));
 
 			store_values(d, n.a, step);
 			store_values(d + HCT_LANES, n.b, step);

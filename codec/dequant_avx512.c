@@ -32,7 +32,8 @@ INLINE struct words look_words(__m512i low, __m512i high, __m512i codes)
 /* 2 (c - 16 2^b) + parity of symbols with raw bits below them. */
 INLINE struct words raw_words(__m512i codes, const uint8_t *raw, unsigned raw_bits)
 {
-	const __m512i low = _mm512_set1_epi16(0x00ff), zero = _mm512_set1_epi16((short)(32 << raw_bits));
+	const __m512i low = _mm512_set1_epi16(0x00ff),
+		      zero = _mm512_set1_epi16((short)(32 << raw_bits));
 	__m512i bits = _mm512_setzero_si512(), symbol, parity;
 	__m128i shift = _mm_cvtsi32_si128((int)raw_bits + 1);
 	struct words n;
@@ -73,8 +74,8 @@ static void floats(const struct hct_dequant *q, const uint8_t *codes, const uint
 
 	for (size_t g = 0; g < groups; g++, codes += HCT_GROUP, dst += HCT_GROUP) {
 		__m512i c = _mm512_loadu_si512(codes);
-		struct words n = q->raw_bits ? raw_words(c, raw, q->raw_bits)
-					     : look_words(low, high, c);
+		struct words n =
+			q->raw_bits ? raw_words(c, raw, q->raw_bits) : look_words(low, high, c);
 
 		store_values(dst, n.a, step);
 		store_values(dst + HCT_LANES, n.b, step);
@@ -146,24 +147,59 @@ INLINE __m256i sixteen_f16(const float *src)
 	return _mm512_maskz_cvtps_ph(numbers, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* A last part that is not full goes through memory. */
-#define NARROW16(name, sixteen)                                                                    \
-	static void name(const float *src, size_t n, uint8_t *dst)                                 \
-	{                                                                                          \
-		for (; n >= 16; n -= 16, src += 16, dst += 32)                                     \
-			_mm256_storeu_si256((void *)dst, sixteen(src));                            \
-		if (n) {                                                                           \
-			float last[16] = {0};                                                      \
-			uint8_t out[32];                                                           \
-                                                                                                   \
-			memcpy(last, src, n * sizeof *src);                                        \
-			_mm256_storeu_si256((void *)out, sixteen(last));                           \
-			memcpy(dst, out, 2 * n);                                                   \
-		}                                                                                  \
-	}
+/* 32 values, with bounds where they need some; upper: the places of their upper halves. */
+INLINE __m512i thirty_two_bf16(const float *src, __m512i upper)
+{
+	const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff);
+	/* twice what is rounded to infinity, or is more, or NaN, without the sign */
+	const __m512i large = _mm512_set1_epi32((int)0xfeff0000);
+	__m512i u = _mm512_loadu_si512(src), v = _mm512_loadu_si512(src + 16);
+	__mmask16 k = _mm512_cmpge_epu32_mask(_mm512_add_epi32(u, u), large);
+	__mmask16 l = _mm512_cmpge_epu32_mask(_mm512_add_epi32(v, v), large);
 
-NARROW16(narrow_bf16, sixteen_bf16)
-NARROW16(narrow_f16, sixteen_f16)
+	if (__builtin_expect(k | l, 0))
+		return _mm512_inserti64x4(_mm512_castsi256_si512(sixteen_bf16(src)),
+					  sixteen_bf16(src + 16), 1);
+	u = _mm512_add_epi32(_mm512_add_epi32(u, half),
+			     _mm512_and_si512(_mm512_srli_epi32(u, 16), one));
+	v = _mm512_add_epi32(_mm512_add_epi32(v, half),
+			     _mm512_and_si512(_mm512_srli_epi32(v, 16), one));
+	return _mm512_permutex2var_epi16(u, upper, v);
+}
+
+static void narrow_bf16(const float *src, size_t n, uint8_t *dst)
+{
+	uint16_t places[32];
+	__m512i upper;
+
+	for (unsigned i = 0; i < 32; i++)
+		places[i] = (uint16_t)(2 * i + 1);
+	upper = _mm512_loadu_si512(places);
+	for (; n >= 32; n -= 32, src += 32, dst += 64)
+		_mm512_storeu_si512(dst, thirty_two_bf16(src, upper));
+	if (n) {
+		float last[32] = {0};
+		uint8_t out[64];
+
+		memcpy(last, src, n * sizeof *src);
+		_mm512_storeu_si512(out, thirty_two_bf16(last, upper));
+		memcpy(dst, out, 2 * n);
+	}
+}
+
+static void narrow_f16(const float *src, size_t n, uint8_t *dst)
+{
+	for (; n >= 16; n -= 16, src += 16, dst += 32)
+		_mm256_storeu_si256((void *)dst, sixteen_f16(src));
+	if (n) {
+		float last[16] = {0};
+		uint8_t out[32];
+
+		memcpy(last, src, n * sizeof *src);
+		_mm256_storeu_si256((void *)out, sixteen_f16(last));
+		memcpy(dst, out, 2 * n);
+	}
+}
 
 const struct hct_dequant_loops hct_dequant_avx512 = {.floats = floats,
 						     .look16 = look16,

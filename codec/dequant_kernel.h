@@ -109,12 +109,9 @@ NARROW(narrow_e4m3fnuz, 1, store8, uint8_t, narrow_small(src[i], 8, 3, 8, 0x7f, 
 
 #define NARROW_LOOPS                                                                               \
 	{                                                                                          \
-		[HCT_DTYPE_BF16] = narrow_bf16,                                                    \
-		[HCT_DTYPE_F16] = narrow_f16,                                                      \
-		[HCT_DTYPE_F32] = narrow_f32,                                                      \
-		[HCT_DTYPE_F64] = narrow_f64,                                                      \
-		[HCT_DTYPE_F8_E5M2] = narrow_e5m2,                                                 \
-		[HCT_DTYPE_F8_E4M3] = narrow_e4m3,                                                 \
+		[HCT_DTYPE_BF16] = narrow_bf16, [HCT_DTYPE_F16] = narrow_f16,                      \
+		[HCT_DTYPE_F32] = narrow_f32, [HCT_DTYPE_F64] = narrow_f64,                        \
+		[HCT_DTYPE_F8_E5M2] = narrow_e5m2, [HCT_DTYPE_F8_E4M3] = narrow_e4m3,              \
 		[HCT_DTYPE_F8_E5M2FNUZ] = narrow_e5m2fnuz,                                         \
 		[HCT_DTYPE_F8_E4M3FNUZ] = narrow_e4m3fnuz,                                         \
 	}

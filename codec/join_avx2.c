@@ -41,8 +41,8 @@ static inline __m256i unpack(const uint8_t *fields, unsigned width, uint64_t mas
 }
 
 /* 32 heads of BF16 and F32. */
-static inline void heads16(const struct hct_table64 *low, const uint8_t *symbols, const uint8_t *fields,
-			   const uint16_t *shifts, __m256i *a, __m256i *b)
+static inline void heads16(const struct hct_table64 *low, const uint8_t *symbols,
+			   const uint8_t *fields, const uint16_t *shifts, __m256i *a, __m256i *b)
 {
 	const __m256i exponent = MASK16(0x7f80), mantissa = MASK16(0x007f);
 	__m256i s = load(symbols), f = unpack(fields, 7, 0x7f7f7f7f7f7f7f7f);

@@ -188,8 +188,8 @@ void hct_reader_chunk(const hct_reader *r, uint64_t number, struct hct_chunk *ou
 	*out = (struct hct_chunk){.tensor = i,
 				  .number = number,
 				  .offset = x->st.header_len + x->st.tensors[i].begin + begin,
-				  .length =
-					  left < t->chunk_bytes ? (uint32_t)left : t->chunk_bytes};
+				  .length = left < t->chunk_bytes ? (uint32_t)left : t->chunk_bytes,
+				  .layers = t->layers};
 	for (unsigned l = 0; l < t->layers; l++) {
 		hct_index_extent(x, i, k, l, &ext);
 		if (l == 0)

@@ -75,6 +75,7 @@ struct hct_chunk {
 	uint32_t length;        /* decoded bytes */
 	uint64_t stored_offset; /* of its first extent in the .hct file */
 	uint64_t stored_bytes;  /* all its extents */
+	unsigned layers;        /* 1 or more */
 };
 
 /* Opens path and checks its structures.  Errors: HCT_ERR_IO, HCT_ERR_NOT_FOUND,

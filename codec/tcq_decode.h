@@ -48,8 +48,7 @@ struct hct_tcq_stage {
 int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, uint32_t columns);
 void hct_tcq_stage_free(struct hct_tcq_stage *t);
 
-/* One segment of a layer while it is decoded.  Of rans, classes is not used, and 64 bytes behind
- * the ends of the substreams are readable. */
+/* One segment of a layer while it is decoded.  Of rans, classes is not used. */
 struct hct_tcq_segment {
 	struct hct_rans_segment rans;
 	uint8_t state[HCT_GROUP]; /* of the trellis, by position */
@@ -62,8 +61,8 @@ struct hct_tcq_segment {
 /* Bytes from the codes of one segment to those of the next. */
 #define HCT_TCQ_STRIDE (HCT_TCQ_BLOCK * HCT_GROUP + 64)
 
-/* Decodes the next groups of `count` segments, which all have as many left.  Writes 64 codes a
- * group, those of s[i] from codes + i * HCT_TCQ_STRIDE on. */
+/* Decodes the next groups of `count` segments, which all stand at the same group.  Writes 64 codes
+ * a group, those of s[i] from codes + i * HCT_TCQ_STRIDE on. */
 typedef void hct_tcq_decode(const struct hct_tcq_stage *t, struct hct_tcq_segment *const *s,
 			    size_t count, size_t groups, uint8_t *codes);
 

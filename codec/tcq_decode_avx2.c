@@ -46,8 +46,8 @@ static void end(struct hct_tcq_segment *s, const struct lanes *a, const struct l
 /* One code for each lane; returned in the 16-bit lanes of two registers.  columns: of its elements,
  * or NULL; odd: bit 2 i for lane i.  has_columns and raw are constant. */
 INLINE void step(const struct hct_tcq_stage *t, struct lanes *l, struct hct_rans_stream *s,
-		 const uint32_t *wide, const uint8_t *columns, uint64_t odd, int has_columns, int raw,
-		 __m256i code[2])
+		 const uint32_t *wide, const uint8_t *columns, uint64_t odd, int has_columns,
+		 int raw, __m256i code[2])
 {
 	const __m256i low = _mm256_set1_epi32(255), one = _mm256_set1_epi32(1);
 	const __m256i lane_bit = _mm256_setr_epi32(1, 4, 16, 64, 256, 1024, 4096, 16384);

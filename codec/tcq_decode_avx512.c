@@ -9,7 +9,8 @@
 #include "tcq_decode.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 4")
+/* For each of `count` segments, a constant number: unrolled, so that all of it is in registers. */
+#define EACH(i) _Pragma("GCC unroll 4") for (size_t i = 0; i < count; i++)
 
 /* What the loop moves on in one segment. */
 struct cursor {
@@ -48,20 +49,8 @@ INLINE __m512i look(const uint8_t *table, __m512i index, __mmask64 upper, unsign
 
 /* What does not change from group to group. */
 struct constants {
-	__m512i next, order, twice;
+	__m512i next, order;
 };
-
-/* hct_rans_refill, with one operation less: bytes come in the upper half of each 16 bits, and the
- * state and they are shifted as one. */
-INLINE __m512i refill(__m512i y, const uint8_t **p, __m512i twice)
-{
-	__mmask32 k = _mm512_cmplt_epu16_mask(y, _mm512_set1_epi16(HCT_RANS_LOW));
-	__m512i bytes = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)*p));
-
-	bytes = _mm512_maskz_expand_epi16(k, _mm512_permutexvar_epi8(twice, bytes));
-	*p += __builtin_popcount(k);
-	return _mm512_mask_shldi_epi16(y, k, y, bytes, 8);
-}
 
 /* One group; q and raw are constant. */
 INLINE __m512i step(struct cursor *s, const struct hct_tcq_class *c, const struct hct_tcq_stage *t,
@@ -89,8 +78,8 @@ INLINE __m512i step(struct cursor *s, const struct hct_tcq_class *c, const struc
 	rank = _mm512_mask_add_epi8(rank, other, rank, look(c->shift, index, upper, q));
 	a = _mm512_mullo_epi16(_mm512_and_si512(freq, low), _mm512_srli_epi16(s->x.a, 8));
 	b = _mm512_mullo_epi16(_mm512_srli_epi16(freq, 8), _mm512_srli_epi16(s->x.b, 8));
-	s->x.a = refill(_mm512_add_epi16(a, _mm512_and_si512(rank, low)), &s->x.p, k->twice);
-	s->x.b = refill(_mm512_add_epi16(b, _mm512_srli_epi16(rank, 8)), &s->x.q, k->twice);
+	s->x.a = hct_rans_refill(_mm512_add_epi16(a, _mm512_and_si512(rank, low)), &s->x.p);
+	s->x.b = hct_rans_refill(_mm512_add_epi16(b, _mm512_srli_epi16(rank, 8)), &s->x.q);
 	if (raw) {
 		__mmask64 odd = hct_load64(s->raw);
 
@@ -132,14 +121,11 @@ INLINE const struct hct_tcq_class *class_of(const struct hct_tcq_stage *t,
 
 INLINE struct constants constants_of(const struct hct_tcq_stage *t)
 {
-	uint8_t order[HCT_GROUP], twice[HCT_GROUP];
+	uint8_t order[HCT_GROUP];
 
-	for (unsigned i = 0; i < HCT_GROUP; i++) {
+	for (unsigned i = 0; i < HCT_GROUP; i++)
 		order[i] = (uint8_t)(i / 2 + i % 2 * HCT_LANES);
-		twice[i] = (uint8_t)(i / 2);
-	}
-	return (struct constants){_mm512_loadu_si512(t->next), _mm512_loadu_si512(order),
-				  _mm512_loadu_si512(twice)};
+	return (struct constants){_mm512_loadu_si512(t->next), _mm512_loadu_si512(order)};
 }
 
 /* Groups that all of them can decode with the classes that they have now. */
@@ -148,7 +134,7 @@ INLINE size_t ready(struct hct_tcq_segment *const *s, const struct cursor *x, si
 {
 	size_t n = hct_run_groups(&s[0]->rans, groups);
 
-	UNROLL for (size_t i = 0; i < count; i++)
+	EACH(i)
 	{
 		size_t safe = hct_safe_groups(&s[i]->rans, &x[i].x);
 
@@ -165,22 +151,23 @@ INLINE void decode(const struct hct_tcq_stage *t, struct hct_tcq_segment *const 
 	const struct hct_tcq_class *c[HCT_TCQ_TOGETHER];
 	struct cursor x[HCT_TCQ_TOGETHER];
 
-	UNROLL for (size_t i = 0; i < count; i++) x[i] = begin(s[i]);
+	EACH(i) x[i] = begin(s[i]);
 	while (groups) {
 		size_t n = ready(s, x, count, groups);
 
-		UNROLL for (size_t i = 0; i < count; i++) c[i] = class_of(t, &s[i]->rans);
+		EACH(i) c[i] = class_of(t, &s[i]->rans);
 		for (size_t g = 0; g < n; g++, codes += HCT_GROUP)
-			UNROLL for (size_t i = 0; i < count; i++) _mm512_storeu_si512(
-				codes + i * HCT_TCQ_STRIDE, step(&x[i], c[i], t, &k, q, raw));
-		UNROLL for (size_t i = 0; i < count; i++)
+			EACH(i)
+			_mm512_storeu_si512(codes + i * HCT_TCQ_STRIDE,
+					    step(&x[i], c[i], t, &k, q, raw));
+		EACH(i)
 		{
 			hct_stop_pair(&s[i]->rans, &x[i].x);
 			s[i]->rans.group += n;
 		}
 		groups -= n;
 	}
-	UNROLL for (size_t i = 0; i < count; i++) end(s[i], &x[i]);
+	EACH(i) end(s[i], &x[i]);
 }
 
 #define LOOPS(name, q, raw)                                                                        \

@@ -126,6 +126,19 @@ static size_t find_model(const struct check *k, uint64_t number)
 	return low;
 }
 
+/* Decodes a chunk as every reader may, also those that stop after one of its layers. */
+static hct_error decode_layers(const hct_reader *reader, hct_decoder *d, const struct hct_chunk *c,
+			       void *buffer, struct hct_diag *diag)
+{
+	hct_error err = HCT_OK;
+
+	for (unsigned l = 1; l <= c->layers && !err; l++) {
+		hct_decoder_set_layers(d, l);
+		err = hct_reader_decode_verified(reader, d, c->number, buffer, diag);
+	}
+	return err;
+}
+
 static void check_chunk(void *arg, uint64_t item, void *result, unsigned worker)
 {
 	struct check *k = arg;
@@ -139,8 +152,7 @@ static void check_chunk(void *arg, uint64_t item, void *result, unsigned worker)
 	node = k->models[r->model];
 	hct_reader_chunk(node->reader, item - node->first_chunk, &r->chunk);
 	buffer = hct_worker_buffer(w, 0, r->chunk.length);
-	r->err = buffer ? hct_reader_decode_verified(node->reader, w->decoder, r->chunk.number,
-						     buffer, &diag)
+	r->err = buffer ? decode_layers(node->reader, w->decoder, &r->chunk, buffer, &diag)
 			: HCT_ERR_NOMEM;
 	if (r->err && (r->diag = malloc(sizeof(diag))))
 		*r->diag = diag;

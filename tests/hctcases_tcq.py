@@ -10,8 +10,11 @@ import numpy as np
 from hctcases import VALID, damage, damaged, floats, in_segment, put, state, tensor, valid
 from hctmake import Image, Made, RawCoder, SplitCoder, change, far_gap_code, gap_code, pack_code
 from hctmake_tcq import (
+    Drawn,
     Layer,
     TcqCoder,
+    decoded_layers,
+    encode_tcq_exceptions,
     exception_code,
     flat,
     lone,
@@ -24,7 +27,8 @@ from hctspec import FLOATS, SPLIT, TCQ
 MAX_EXCEPTION = (1 << 24) - (1 << 15) - 1  # the greatest that can be written
 
 
-def tcq_file(dtype="BF16", n=2500, chunk=1100, columns=100, raw_chunks=(), refused=False, **options):
+def tcq_file(dtype="BF16", n=2500, chunk=1100, columns=100, raw_chunks=(), refused=False,
+             **options):
     coder = TcqCoder(dtype, columns, **options)
     return Image.of([tcq_tensor("w", coder, n, chunk, raw_chunks=raw_chunks,
                                 refused=refused)]).build()
@@ -69,6 +73,9 @@ for _run in range(11):
     case(f"run_{_run}", layers=[Layer(K=3, run=_run)], segment=11, chunk=2300)
 for _segment in range(10, 17):
     case(f"segment_{_segment}", segment=_segment, chunk=2222, layers=[Layer(K=2, run=2, Q=2)])
+for _segments in (4, 5, 8, 11):  # the last one shorter, of many a decoder may have in flight
+    case(f"segments_{_segments}", n=1024 * _segments - 333, chunk=1024 * _segments,
+         layers=[Layer(K=2, run=1, Q=4, exceptions=0.01), Layer(b=1, step=2.0**-12)])
 case("segment_17", segment=17, n=(1 << 17) + 1100, chunk=(1 << 17) + 1090,
      layers=[Layer(K=2, run=10, Q=4, exceptions=0.001, rice=9)])
 
@@ -356,6 +363,11 @@ for _name, _options in {
     "last_row_cut": {"tile": (1, 0), "columns": 50, "n": 50 * 20 + 10, "chunk": 50 * 20},
     "columns": {"tile": (0, 2), "columns": 100, "n": 1202, "chunk": 1202},
     "columns_of_last_chunk": {"tile": (0, 2), "columns": 100, "n": 1202, "chunk": 400},
+    # Of whole tiles, but the chunk before it, which is stored as it is, ends within one.
+    "start_within_a_row": {"tile": (1, 0), "columns": 50, "n": 2225, "chunk": 1125,
+                           "raw_chunks": [0]},
+    "start_within_a_tile": {"tile": (0, 2), "columns": 100, "n": 2202, "chunk": 1102,
+                            "raw_chunks": [0]},
     "columns_of_first_chunk": {"tile": (0, 2), "columns": 100, "n": 1200, "chunk": 602},
 }.items():
     damage(f"tcq_tile_does_not_fit_{_name}", "CORRUPT",
@@ -417,6 +429,11 @@ image_edit("then_raw", "UNSUPPORTED", extent(1, codec=hctspec.RAW))
 image_edit("then_split", "UNSUPPORTED", extent(1, codec=SPLIT))
 image_edit("then_unknown", "UNSUPPORTED", extent(1, codec=99))
 image_edit("behind_raw", "UNSUPPORTED", extent(0, codec=hctspec.RAW))
+# In order by themselves, but not together.
+image_edit("tables_of_two_layers_for_one", "CORRUPT", lambda image: (
+    record(layers=1)(image), image.extents.pop()))
+image_edit("tables_of_one_layer_for_two", "CORRUPT", lambda image: (
+    image.extents.append(image.extents[0]), record(layers=2)(image)), layers=[Layer()])
 image_edit("flag_of_second_extent", "UNSUPPORTED", extent(1, flags=1))
 image_edit("tables_of_no_codec", "CORRUPT", record(codec=0))
 image_edit("tables_of_split", "CORRUPT", record(codec=SPLIT))
@@ -568,6 +585,33 @@ def tcq_state_below_256_that_would_do():
     segment.a = bytes([after & 255]) + segment.a
     image.extents[0].payload = payload.pack()
     return image.build()
+
+
+@damaged("CORRUPT")
+def tcq_a_ends_in_b():
+    """The last byte of A is missing, and the first one of B is the same."""
+    for seed in range(10_000):
+        image, made = _image_and_tensor(n=64, seed=seed)
+        segment = made.coders[0].payloads[0].segments[0]
+        if segment.a and segment.b and segment.a[-1] == segment.b[0]:
+            break
+    segment.a = segment.a[:-1]
+    image.extents[0].payload = made.coders[0].payloads[0].pack()
+    return image.build()
+
+
+@damaged("CORRUPT")
+def tcq_b_ends_in_exceptions():
+    """The last byte of B is missing, and the first one of the exceptions is the same."""
+    coder = TcqCoder("BF16", 100)
+    payload = coder.draw(1000, 0)[0]
+    segment = payload.segments[0]
+    assert segment.b[-1] > 0
+    segment.exceptions = encode_tcq_exceptions(dict.fromkeys(range(segment.b[-1]), 1), 0, 0)
+    decoded, = decoded_layers(coder, [payload], 1000, 0)
+    segment.b = segment.b[:-1]
+    return Image.of([Made("w", "BF16", [1000], decoded, 2000, Drawn(coder, [payload], [decoded]),
+                          error=0.01)]).build()
 
 
 # ---------------------------------------------------------------- damaged: exceptions

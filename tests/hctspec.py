@@ -718,7 +718,7 @@ class TcqTables:
 
 
 class TcqLayer:
-    """The tables of one layer, spread out for look-up by (row class, column class, parity, slot)."""
+    """The tables of a layer, spread out for look-up by (row class, column class, parity, slot)."""
 
     def __init__(self, parts, columns):
         states_log2, Q, self.classes, self.run_log2, self.raw_bits, step = struct.unpack(
@@ -789,7 +789,8 @@ def decode_tcq(payloads, length, dtype, tables, first_element, what):
     if R > 1:
         need(n % (R * C) == 0 and first_element % C == 0, "CORRUPT",
              f"{what}: tiles of {R} rows do not fit")
-    need(n % S == 0 and first_element % S == 0, "CORRUPT", f"{what}: tiles of {S} columns do not fit")
+    need(n % S == 0 and first_element % S == 0, "CORRUPT",
+         f"{what}: tiles of {S} columns do not fit")
     value = None
     for payload, layer in zip(payloads, tables.layers):
         v = decode_tcq_layer(payload, n, layer, tables, first_element, what)
@@ -839,8 +840,8 @@ def decode_tcq_layer(payload, n, layer, tables, first_element, what):
 
 
 def decode_trellis(streams, layer, what):
-    """streams: [(32 start states, row class of each group, column class and raw bits of each
-    element, bytes)].  Returns the points n of each as an array of groups x 32.
+    """streams: [(32 start states, row class of each group, column class of each element, its raw
+    bits, bytes)].  Returns the points n of each as an array of groups x 32.
     """
     groups = np.array([len(row_class) for _, row_class, _, _, _ in streams])
     steps = groups.max()

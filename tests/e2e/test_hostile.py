@@ -206,11 +206,12 @@ def test_scribbles(part, tmp_path):
     that finds them.
     """
     rng = np.random.default_rng(sum(part.encode()))
-    names = ["split_f16", "split_f64", "exceptions_with_shift", "classes_5"]
+    names = ["split_f16", "split_f64", "exceptions_with_shift", "classes_5", "tcq_layers_2",
+             "tcq_layers_4_tiles"]
     if part != "payload":  # versions of zstd differ in what damage they notice
         names += ["mixed", "tail_zstd"]
     images = [hctcases.VALID[name]() for name in names]
-    files = {f"{part}{i}": scribbled(rng, images[i % len(images)], part) for i in range(300)}
+    files = {f"{part}{i}": scribbled(rng, images[i % len(images)], part) for i in range(400)}
     # With two entries wrong, either of their errors is right.
     alike = ("LIMIT", "CORRUPT", "CHECKSUM") if part == "table" else ()
     verdicts = agree(tmp_path / "bundle", files, alike=alike)

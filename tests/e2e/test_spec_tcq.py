@@ -4,10 +4,12 @@ The files of hctcases_tcq.py are checked, extracted, mounted and damaged by test
 test_hostile.py together with those of the other codecs.
 """
 
+import ctypes
 import math
 
 import numpy as np
 import pytest
+from helpers import BUILD
 from test_hostile import agree, scribbled
 from verdict import VARIANTS, check_says, write_bundle
 
@@ -220,6 +222,43 @@ def test_libhct_decodes_what_is_drawn(seed, tmp_path):
     bundle = write_bundle(tmp_path / "bundle", files)
     for variant in VARIANTS:
         assert check_says(bundle, variant) == {}, variant
+
+
+@pytest.fixture(scope="module")
+def libhct():
+    path = BUILD / "libhct.so"
+    if b"__asan_init" in path.read_bytes():
+        pytest.skip("Python cannot load a library that was built with a sanitizer")
+    lib = ctypes.CDLL(str(path))
+    lib.hct_reader_decode_verified.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64,
+                                               ctypes.c_char_p, ctypes.c_void_p]
+    return lib
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["tcq_layers_2", "tcq_layers_3_tiles", "tcq_layers_4",
+                                  "tcq_layers_4_tiles", "tcq_mixed"])
+def test_libhct_stops_after_any_layer(libhct, name, variant, tmp_path):
+    """What a decoder gives that was told to stop early is what hctspec decodes, too."""
+    path = tmp_path / "file.hct"
+    path.write_bytes(hctcases.VALID[name]())
+    file = hctspec.open(path)
+    reader, decoder = ctypes.c_void_p(), ctypes.c_void_p()
+    simd = {"scalar": 1, "avx2": 2, "avx512": 3}[variant]
+    assert libhct.hct_decoder_create(simd, ctypes.byref(decoder)) == 0
+    assert libhct.hct_reader_open(str(path).encode(), ctypes.byref(reader), None) == 0
+    try:
+        for number, (i, _) in enumerate(file.chunks):
+            for layers in range(file.tensors[i].layers + 1):  # 0 is all
+                libhct.hct_decoder_set_layers(decoder, layers)
+                expected = file.decode_chunk(number, layers)
+                found = ctypes.create_string_buffer(len(expected))
+                assert libhct.hct_reader_decode_verified(reader, decoder, number, found,
+                                                         None) == 0
+                assert found.raw == expected
+    finally:
+        libhct.hct_reader_close(reader)
+        libhct.hct_decoder_free(decoder)
 
 
 SCRIBBLED = ["tcq_bf16", "tcq_f8_e4m3", "tcq_raw_3", "tcq_layers_2_tiles", "tcq_freq_lone",

@@ -31,11 +31,20 @@ VALID = [
     "exceptions_first_and_last_of_segments", "exceptions_wide", "exceptions_with_shift",
     "exceptions_with_longer_codes", "exponents_twice", "tail_zstd", "all_equal", "one_element",
     "zstd_strides", "mixed", "newer_minor", "no_tensors", "unknown_dtype",
+    "tcq_bf16", "tcq_f16", "tcq_f32", "tcq_f64", "tcq_f8_e5m2", "tcq_f8_e4m3", "tcq_f8_e5m2fnuz",
+    "tcq_f8_e4m3fnuz", "tcq_f16_least", "tcq_f8_e4m3_greatest", "tcq_row_classes_16",
+    "tcq_column_classes_4", "tcq_states_4", "tcq_states_5", "tcq_raw_7", "tcq_run_0",
+    "tcq_segment_12", "tcq_columns_3", "tcq_chunk_of_65", "tcq_layers_4", "tcq_layers_4_tiles",
+    "tcq_tile_1x8_of_40", "tcq_tile_8x1_of_37", "tcq_tile_64x64_of_64",
+    "tcq_exceptions_first_and_last", "tcq_exceptions_low_15", "tcq_exceptions_rice_8",
+    "tcq_freq_chain", "tcq_freq_lone", "tcq_mixed", "tcq_unused_bits",
 ]
 DAMAGED = [
     "extent_checksum", "extent_digest", "extent_codec", "flag_15", "major_2", "no_trailer",
     "json_hole", "split_a_one_byte_more", "split_exceptions_beyond", "tables_sum_257",
-    "zstd_lies",
+    "zstd_lies", "tables_tcq_sum_257", "tables_tcq_step_nan", "tcq_a_one_byte_more",
+    "tcq_state_below_256_that_would_do", "tcq_exceptions_9_zeros", "tcq_digest", "tcq_then_raw",
+    "tcq_tile_does_not_fit_columns_of_last_chunk",
 ]
 
 

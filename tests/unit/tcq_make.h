@@ -110,6 +110,21 @@ static inline void tcq_free(struct tcq_made *m)
 	m->params = NULL;
 }
 
+/* Tables of which the kind says what there is of states, classes and raw bits. */
+static inline struct tcq_made tcq_model(unsigned layers, uint32_t columns, unsigned kind)
+{
+	struct tcq_made m = {.t = {.layer_count = layers, .segment_log2 = 10, .columns = columns}};
+
+	for (unsigned i = 0; i < layers; i++) {
+		m.t.layers[i].states_log2 = 3 + (kind + i) % 3;
+		m.t.layers[i].column_classes = 1u << (kind / 3 + i) % 3;
+		m.t.layers[i].row_classes = 1 + (kind * 7 + i) % 16;
+		m.t.layers[i].run_log2 = (kind + i) % 4;
+		m.t.layers[i].raw_bits = kind % 4 ? (kind + 3 * i) % 8 : 0;
+	}
+	return m;
+}
+
 /* Fills in frequencies, offsets, column classes and, where they are 0, steps; packs. */
 static inline void tcq_make_tables(struct tcq_made *m)
 {
@@ -254,8 +269,7 @@ static inline size_t tcq_make_segment(const struct tcq_made *m, unsigned layer,
 	}
 	for (size_t i = 0; i < groups * 64; i++) {
 		unsigned at = i % 64 < 32 ? i % 32 * 2 : i % 32 * 2 + 1;
-		unsigned q =
-			hct_tcq_column_class(l, (uint32_t)((first + i) % m->t.columns));
+		unsigned q = hct_tcq_column_class(l, (uint32_t)((first + i) % m->t.columns));
 		uint8_t raw;
 		float v;
 
@@ -270,8 +284,8 @@ static inline size_t tcq_make_segment(const struct tcq_made *m, unsigned layer,
 	p += HCT_TCQ_STATE_BYTES + map_bytes;
 	for (unsigned sub = 0; sub < 2; sub++) {
 		uint8_t *end = bytes + (sub + 1) * room;
-		uint8_t *begin = tcq_encode(slots, tables, map, l->run_log2, steps, groups, sub, x,
-					    end);
+		uint8_t *begin =
+			tcq_encode(slots, tables, map, l->run_log2, steps, groups, sub, x, end);
 
 		memcpy(out + 64 * sub, x, 64);
 		memcpy(p, begin, (size_t)(end - begin));

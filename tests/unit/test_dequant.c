@@ -31,9 +31,9 @@ static float float_of(uint32_t u)
 	return f;
 }
 
-static const hct_dtype dtypes[] = {
-	HCT_DTYPE_BF16,    HCT_DTYPE_F16,     HCT_DTYPE_F32,         HCT_DTYPE_F64,
-	HCT_DTYPE_F8_E4M3, HCT_DTYPE_F8_E5M2, HCT_DTYPE_F8_E4M3FNUZ, HCT_DTYPE_F8_E5M2FNUZ};
+static const hct_dtype dtypes[] = {HCT_DTYPE_BF16,        HCT_DTYPE_F16,        HCT_DTYPE_F32,
+				   HCT_DTYPE_F64,         HCT_DTYPE_F8_E4M3,    HCT_DTYPE_F8_E5M2,
+				   HCT_DTYPE_F8_E4M3FNUZ, HCT_DTYPE_F8_E5M2FNUZ};
 #define DTYPES (sizeof dtypes / sizeof *dtypes)
 
 /* Every variant that this CPU has: for (VARIANTS(v)) ... */
@@ -231,7 +231,7 @@ static float formula(const struct hct_tcq_layer *l, unsigned code, unsigned raw)
 static void test_values(void **state)
 {
 	enum { GROUPS = 5 };
-	static const float steps[] = {0x1p-100f,     0x1.fffffep-100f, 0x1p100f,
+	static const float steps[] = {0x1p-100f,      0x1.fffffep-100f, 0x1p100f,
 				      0x1.8f3c2ap-7f, 0.0123f,          0x1.fffffep99f};
 	uint8_t codes[GROUPS * 64], raw[GROUPS * 8 * HCT_TCQ_MAX_RAW];
 	float out[GROUPS * 64 + 1];

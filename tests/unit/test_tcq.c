@@ -1,5 +1,5 @@
-/* The tcq codec: slots, trellis and tables, and chunks through every variant, whole, in parts, with
- * fewer layers, and damaged. */
+/* Chunks of the tcq codec through every variant, whole, in parts, with fewer layers, and damaged.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,223 +9,10 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <zstd.h>
 
 #include "codec/dequant.h"
 #include "codec/idct.h"
 #include "tcq_make.h"
-
-/* ---- slots and trellis ---- */
-
-static void check_alias(const uint8_t freq[HCT_TCQ_SYMBOLS])
-{
-	uint8_t seen[HCT_TCQ_SYMBOLS][256] = {{0}};
-	struct hct_alias a;
-
-	assert_int_equal(hct_alias_init(&a, freq), 0);
-	for (unsigned i = 0; i < HCT_TCQ_SYMBOLS; i++) {
-		assert_true(a.own[i] <= HCT_TCQ_BUCKET && a.other[i] < HCT_TCQ_SYMBOLS);
-		for (unsigned j = 0; j < HCT_TCQ_BUCKET; j++) {
-			unsigned own = j < a.own[i], s = own ? i : a.other[i];
-			unsigned rank = (own ? j : j + a.shift[i]) & 255;
-
-			/* every rank of a symbol has one slot */
-			assert_true(rank < freq[s] && !seen[s][rank]);
-			seen[s][rank] = 1;
-		}
-	}
-}
-
-static void test_alias(void **state)
-{
-	uint8_t freq[HCT_TCQ_SYMBOLS];
-	struct hct_alias a;
-
-	(void)state;
-	tcq_seed = 1;
-	for (unsigned round = 0; round < 5000; round++) {
-		tcq_random_freq(freq, round % 7);
-		check_alias(freq);
-	}
-	for (unsigned i = 0; i < 32 * 31; i++) {
-		memset(freq, 0, sizeof freq);
-		freq[i / 31] = 255;
-		freq[(i / 31 + 1 + i % 31) % 32] = 1;
-		check_alias(freq);
-	}
-	freq[7] ^= 1;
-	assert_int_equal(hct_alias_init(&a, freq), -1);
-	memset(freq, 0, sizeof freq);
-	assert_int_equal(hct_alias_init(&a, freq), -1);
-}
-
-/* By hand: queues of falling and rising symbols. */
-static void test_alias_order(void **state)
-{
-	uint8_t freq[HCT_TCQ_SYMBOLS];
-	struct hct_alias a;
-
-	(void)state;
-	/* 3 is small, 5 and 9 large: 3 takes 5 slots of symbol 5, which has 7 left and becomes
-	 * small, and takes one of symbol 9's. */
-	memset(freq, 8, sizeof freq);
-	freq[3] = 3;
-	freq[5] = 12;
-	freq[9] = 9;
-	assert_int_equal(hct_alias_init(&a, freq), 0);
-	assert_int_equal(a.own[3], 3);
-	assert_int_equal(a.other[3], 5);
-	assert_int_equal(a.own[5], 7);
-	assert_int_equal(a.other[5], 9);
-	assert_int_equal(a.own[9], 8);
-	/* slots 29 .. of bucket 3, of which position 3 is rank 7; slot 47 is rank 8 of 9 */
-	assert_int_equal((3 + a.shift[3]) & 255, 7);
-	assert_int_equal((7 + a.shift[5]) & 255, 8);
-}
-
-static void test_trellis(void **state)
-{
-	static const uint8_t eight[8][2] = {{0, 2}, {5, 7}, {1, 3}, {4, 6},
-					    {2, 0}, {7, 5}, {3, 1}, {6, 4}};
-	/* some of those of 16 and 32 states, by hand */
-	static const uint8_t more[][4] = {{4, 0, 0, 2},  {4, 1, 9, 11}, {4, 15, 14, 12},
-					  {5, 0, 0, 4},  {5, 1, 18, 22}, {5, 30, 15, 11},
-					  {5, 31, 29, 25}};
-	uint8_t next[HCT_TCQ_MAX_STATES][2];
-
-	(void)state;
-	hct_trellis_init(3, next);
-	assert_memory_equal(next, eight, sizeof eight);
-	for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
-		hct_trellis_init(more[i][0], next);
-		assert_int_equal(next[more[i][1]][0], more[i][2]);
-		assert_int_equal(next[more[i][1]][1], more[i][3]);
-	}
-}
-
-/* ---- tables ---- */
-
-static struct tcq_made model(unsigned layers, uint32_t columns, unsigned kind)
-{
-	struct tcq_made m = {.t = {.layer_count = layers, .segment_log2 = 10, .columns = columns}};
-
-	for (unsigned i = 0; i < layers; i++) {
-		m.t.layers[i].states_log2 = 3 + (kind + i) % 3;
-		m.t.layers[i].column_classes = 1u << (kind / 3 + i) % 3;
-		m.t.layers[i].row_classes = 1 + (kind * 7 + i) % 16;
-		m.t.layers[i].run_log2 = (kind + i) % 4;
-		m.t.layers[i].raw_bits = kind % 4 ? (kind + 3 * i) % 8 : 0;
-	}
-	return m;
-}
-
-static int refuses(const uint8_t *params, size_t length)
-{
-	/* of just that size: reading behind it shows */
-	uint8_t *copy = malloc(length ? length : 1);
-	struct hct_tcq_tables t;
-	const char *why = NULL;
-	hct_error e;
-
-	memcpy(copy, params, length);
-	e = hct_tcq_tables_unpack(copy, length, &t, &why);
-	free(copy);
-	assert_true(e == HCT_OK || (e == HCT_ERR_CORRUPT && why));
-	return e != HCT_OK;
-}
-
-static void test_tables(void **state)
-{
-	(void)state;
-	for (unsigned kind = 0; kind < 60; kind++) {
-		struct tcq_made m = model(1 + kind % 4, kind % 2 ? 100 : 1 + kind, kind);
-		struct hct_tcq_tables t;
-		const char *why = NULL;
-		uint8_t *again;
-
-		tcq_seed = kind;
-		tcq_make_tables(&m);
-		assert_int_equal(hct_tcq_tables_unpack(m.params, m.params_length, &t, &why), 0);
-		assert_int_equal(hct_tcq_tables_length(&t), m.params_length);
-		again = malloc(m.params_length);
-		hct_tcq_tables_pack(&t, again);
-		assert_memory_equal(again, m.params, m.params_length);
-		for (unsigned i = 0; i < t.layer_count; i++) {
-			assert_memory_equal(t.layers[i].offset, m.t.layers[i].offset, 64);
-			for (uint32_t c = 0; c < t.columns; c++)
-				assert_int_equal(hct_tcq_column_class(&t.layers[i], c),
-						 hct_tcq_column_class(&m.t.layers[i], c));
-		}
-		free(again);
-		tcq_free(&m);
-	}
-}
-
-/* Places and values that no table may have. */
-static void test_table_rules(void **state)
-{
-	static const struct {
-		size_t at;
-		uint8_t value;
-	} bad[] = {{0, 0},       {0, 5},  {0, 1}, {0, 3},  {1, 7},   {2, 7},  {2, 3},  {3, 9},
-		   {3, 18},      {8, 2},  {8, 6}, {9, 0},  {9, 3},   {9, 5},  {9, 8},  {9, 1},
-		   {10, 0},      {10, 17}, {10, 2}, {11, 11}, {12, 8}, {12, 1}, {19, 0xbf},
-		   {19, 0x7f},   {19, 0},  {19, 0x0c}, {19, 0x72}};
-	struct tcq_made m = model(2, 68, 0);
-	uint8_t p[8192];
-
-	(void)state;
-	tcq_seed = 3;
-	m.t.layers[0].column_classes = 4;
-	m.t.layers[0].step = 1.5f;
-	tcq_make_tables(&m);
-	assert_true(m.params_length < sizeof p);
-	assert_false(refuses(m.params, m.params_length));
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-		memcpy(p, m.params, m.params_length);
-		p[bad[i].at] = bad[i].value;
-		if (!refuses(p, m.params_length))
-			fail_msg("byte %zu may not be %u", bad[i].at, bad[i].value);
-	}
-	/* no columns, and more than can matter */
-	memcpy(p, m.params, m.params_length);
-	hct_store32(p + 4, 0);
-	assert_true(refuses(p, m.params_length));
-	hct_store32(p + 4, (1u << 20) + 68);
-	assert_true(refuses(p, m.params_length));
-	/* frequencies that do not sum to 256 */
-	memcpy(p, m.params, m.params_length);
-	p[8 + 12 + 64 + 5]++;
-	assert_true(refuses(p, m.params_length));
-	/* every other length */
-	for (size_t n = 0; n < m.params_length; n++)
-		assert_true(refuses(m.params, n));
-	memcpy(p, m.params, m.params_length);
-	assert_true(refuses(p, m.params_length + 1));
-	tcq_free(&m);
-}
-
-/* Many columns are fine where they do not matter; tables of the largest kind fit. */
-static void test_table_limits(void **state)
-{
-	struct tcq_made m = model(1, 0xffffffff, 0);
-
-	(void)state;
-	m.t.layers[0].column_classes = 1;
-	tcq_make_tables(&m);
-	assert_false(refuses(m.params, m.params_length));
-	m.params[1] = 1; /* tiles */
-	assert_true(refuses(m.params, m.params_length));
-	tcq_free(&m);
-	m = model(1, 1u << 20, 0);
-	m.t.layers[0].column_classes = 4;
-	m.t.layers[0].row_classes = 16;
-	tcq_make_tables(&m);
-	assert_false(refuses(m.params, m.params_length));
-	tcq_free(&m);
-}
-
-/* ---- chunks ---- */
 
 /* A chunk that is decoded: with its tables open and its elements known. */
 struct subject {
@@ -260,8 +47,8 @@ static void subject_open(struct subject *s, hct_dtype dtype, uint64_t first, siz
 	s->tensor = (struct hct_tensor){.name = "w", .dtype = dtype};
 	tcq_make_tables(&s->made);
 	tcq_make_chunk(&s->made, first, n);
-	if (hct_codec_tcq.open_tables(&s->tensor, s->made.params, s->made.params_length,
-				      &s->tables, &why))
+	if (hct_codec_tcq.open_tables(&s->tensor, s->made.params, s->made.params_length, &s->tables,
+				      &why))
 		fail_msg("%s", why);
 	for (unsigned l = 0; l < s->made.t.layer_count; l++) {
 		s->elements[l] = malloc(n * hct_dtype_unit(dtype) + 1);
@@ -343,9 +130,9 @@ static void check_subject(const struct subject *s, const char *what)
 	}
 }
 
-static const hct_dtype dtypes[] = {
-	HCT_DTYPE_BF16,    HCT_DTYPE_F16,     HCT_DTYPE_F32,         HCT_DTYPE_F64,
-	HCT_DTYPE_F8_E4M3, HCT_DTYPE_F8_E5M2, HCT_DTYPE_F8_E4M3FNUZ, HCT_DTYPE_F8_E5M2FNUZ};
+static const hct_dtype dtypes[] = {HCT_DTYPE_BF16,        HCT_DTYPE_F16,        HCT_DTYPE_F32,
+				   HCT_DTYPE_F64,         HCT_DTYPE_F8_E4M3,    HCT_DTYPE_F8_E5M2,
+				   HCT_DTYPE_F8_E4M3FNUZ, HCT_DTYPE_F8_E5M2FNUZ};
 
 static void test_plain(void **state)
 {
@@ -354,7 +141,7 @@ static void test_plain(void **state)
 
 	(void)state;
 	for (unsigned kind = 0; kind < 480; kind++) {
-		struct subject s = {.made = model(1, columns[kind % 6], kind / 2)};
+		struct subject s = {.made = tcq_model(1, columns[kind % 6], kind / 2)};
 		char what[128];
 
 		tcq_seed = kind;
@@ -374,7 +161,7 @@ static void test_layers(void **state)
 {
 	(void)state;
 	for (unsigned kind = 0; kind < 120; kind++) {
-		struct subject s = {.made = model(1 + kind % 4, 96, kind)};
+		struct subject s = {.made = tcq_model(1 + kind % 4, 96, kind)};
 		char what[64];
 
 		tcq_seed = kind;
@@ -393,7 +180,7 @@ static void test_tiles(void **state)
 		unsigned rows = kind % 7, columns = kind / 7 % 7;
 		uint32_t width = (uint32_t)((kind / 49 + 1) * 3 % 4 + 1) << columns;
 		size_t whole = rows ? (size_t)width << rows : 1u << columns;
-		struct subject s = {.made = model(1 + kind % 2, width, kind)};
+		struct subject s = {.made = tcq_model(1 + kind % 2, width, kind)};
 		char what[64];
 
 		tcq_seed = kind;
@@ -413,7 +200,7 @@ static void test_large(void **state)
 {
 	(void)state;
 	for (unsigned kind = 0; kind < 4; kind++) {
-		struct subject s = {.made = model(1, 1024, 3 * kind)};
+		struct subject s = {.made = tcq_model(1, 1024, 3 * kind)};
 		char what[64];
 
 		tcq_seed = kind;
@@ -439,22 +226,21 @@ static void test_shape_errors(void **state)
 		size_t n;
 	} bad[] = {{2, 0, 0, 48 * 4 + 48}, {2, 0, 0, 48 * 4 - 4}, {2, 0, 1, 48 * 4},
 		   {2, 3, 24, 48 * 4},     {0, 3, 0, 44},         {0, 3, 4, 48}};
-	struct subject s = {.made = model(2, 48, 1)};
+	struct subject s = {.made = tcq_model(2, 48, 1)};
 	const char *why;
 	uint8_t *out;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-		struct subject t = {.made = model(1, 48, 1)};
+		struct subject t = {.made = tcq_model(1, 48, 1)};
 
 		t.made.t.tile_rows_log2 = bad[i].rows;
 		t.made.t.tile_columns_log2 = bad[i].columns;
 		subject_open(&t, HCT_DTYPE_BF16, 0, 48 * 16);
 		t.made.first = bad[i].first;
 		t.made.elements = bad[i].n;
-		assert_int_equal(
-			decode(&t, HCT_SIMD_SCALAR, 1, 0, 2 * bad[i].n, &out, &why),
-			HCT_ERR_CORRUPT);
+		assert_int_equal(decode(&t, HCT_SIMD_SCALAR, 1, 0, 2 * bad[i].n, &out, &why),
+				 HCT_ERR_CORRUPT);
 		assert_string_equal(why, "a chunk that is not whole tiles");
 		free(out);
 		subject_close(&t);
@@ -464,6 +250,34 @@ static void test_shape_errors(void **state)
 	assert_int_equal(decode(&s, HCT_SIMD_SCALAR, 1, 0, 4000, &out, &why), HCT_ERR_CORRUPT);
 	free(out);
 	s.made.t.layer_count = 2;
+	subject_close(&s);
+}
+
+/* Payloads that end too early or too late. */
+static void test_length_errors(void **state)
+{
+	struct subject s = {.made = tcq_model(2, 48, 1)};
+	const char *why;
+	uint8_t *out;
+	size_t whole;
+
+	(void)state;
+	tcq_seed = 2;
+	subject_open(&s, HCT_DTYPE_BF16, 0, 3000);
+	whole = s.made.length[1];
+	for (size_t n = 0; n <= whole + 1; n++) {
+		const char *expected = n > whole ? "bytes that belong to no segment"
+						 : "a segment that does not fit its payload";
+		hct_error e;
+
+		s.made.length[1] = n;
+		e = decode(&s, HCT_SIMD_SCALAR, 2, 0, 6000, &out, &why);
+		assert_int_equal(e, n == whole ? HCT_OK : HCT_ERR_CORRUPT);
+		if (e)
+			assert_string_equal(why,
+					    n < 3 * 12 ? "a payload that is too short" : expected);
+		free(out);
+	}
 	subject_close(&s);
 }
 
@@ -478,8 +292,8 @@ static hct_error compare_variants(const struct subject *s, unsigned layers, size
 	for (int simd = HCT_SIMD_AVX2; simd <= HCT_SIMD_AVX512; simd++) {
 		if (!hct_simd_supported((hct_simd)simd))
 			continue;
-		assert_int_equal(
-			decode(s, (hct_simd)simd, layers, begin, end, &other, &other_why), e);
+		assert_int_equal(decode(s, (hct_simd)simd, layers, begin, end, &other, &other_why),
+				 e);
 		if (e)
 			assert_string_equal(why, other_why);
 		else
@@ -524,7 +338,7 @@ static void test_damage(void **state)
 
 	(void)state;
 	for (unsigned kind = 0; kind < rounds; kind++) {
-		struct subject s = {.made = model(1 + kind % 2, 64 + kind % 3, kind / 3)};
+		struct subject s = {.made = tcq_model(1 + kind % 2, 64 + kind % 3, kind / 3)};
 		size_t n = 1 + kind * 37 % 4000, bytes, begin;
 		unsigned layer;
 
@@ -535,8 +349,8 @@ static void test_damage(void **state)
 		layer = tcq_below(s.made.t.layer_count);
 		/* of just the size that it claims */
 		spoil(&s.made, layer);
-		s.made.payload[layer] = realloc(s.made.payload[layer],
-						s.made.length[layer] + HCT_PAYLOAD_PAD);
+		s.made.payload[layer] =
+			realloc(s.made.payload[layer], s.made.length[layer] + HCT_PAYLOAD_PAD);
 		refused += compare_variants(&s, s.made.t.layer_count, 0, bytes) != HCT_OK;
 		begin = tcq_next() % bytes;
 		compare_variants(&s, s.made.t.layer_count, begin,
@@ -555,22 +369,21 @@ static void test_exception_rules(void **state)
 		uint8_t bytes[10];
 		unsigned length;
 		const char *why;
-	} cases[] = {
-		/* one exception at the first element: gap 0, positive, magnitude 1 + 0 */
-		{{1, 0, 0, 0, 0, 0, 0x05}, 7, NULL},
-		{{1, 0, 0, 0, 0}, 5, "an incomplete list of exceptions"},
-		{{1, 0, 0, 0, 0, 0}, 6, "an incomplete list of exceptions"},
-		{{0, 0, 0, 0, 0, 0, 0x05}, 7, "an impossible list of exceptions"},
-		{{1, 0, 0, 0, 16, 0, 0x05}, 7, "an impossible list of exceptions"},
-		{{1, 0, 0, 0, 0, 16, 0x05}, 7, "an impossible list of exceptions"},
-		{{1, 0, 0, 0, 0, 0, 0x01, 0x08, 0}, 9, "an impossible exception"},
-		{{1, 0, 0, 0, 0, 0, 0x0d}, 7, "bits behind the last exception"},
-		{{1, 0, 0, 0, 0, 0, 0x05, 0}, 8, "bits behind the last exception"},
-		{{2, 0, 0, 0, 0, 0, 0x05}, 7, "an exception behind the end"},
-		{{3, 0, 0, 0, 0, 0, 0x2d}, 7, "an exception behind the end"},
-		/* a gap of 15 x 8 or 7 more where there are 100 elements */
-		{{1, 0, 0, 0, 3, 0, 0, 0x80, 0x10}, 9, "an exception behind the end"}};
-	struct subject s = {.made = model(1, 10, 0)};
+	} cases[] = {/* one exception at the first element: gap 0, positive, magnitude 1 + 0 */
+		     {{1, 0, 0, 0, 0, 0, 0x05}, 7, NULL},
+		     {{1, 0, 0, 0, 0}, 5, "an incomplete list of exceptions"},
+		     {{1, 0, 0, 0, 0, 0}, 6, "an incomplete list of exceptions"},
+		     {{0, 0, 0, 0, 0, 0, 0x05}, 7, "an impossible list of exceptions"},
+		     {{1, 0, 0, 0, 16, 0, 0x05}, 7, "an impossible list of exceptions"},
+		     {{1, 0, 0, 0, 0, 16, 0x05}, 7, "an impossible list of exceptions"},
+		     {{1, 0, 0, 0, 0, 0, 0x01, 0x08, 0}, 9, "an impossible exception"},
+		     {{1, 0, 0, 0, 0, 0, 0x0d}, 7, "bits behind the last exception"},
+		     {{1, 0, 0, 0, 0, 0, 0x05, 0}, 8, "bits behind the last exception"},
+		     {{2, 0, 0, 0, 0, 0, 0x05}, 7, "an exception behind the end"},
+		     {{3, 0, 0, 0, 0, 0, 0x2d}, 7, "an exception behind the end"},
+		     /* a gap of 15 x 8 or 7 more where there are 100 elements */
+		     {{1, 0, 0, 0, 3, 0, 0, 0x80, 0x10}, 9, "an exception behind the end"}};
+	struct subject s = {.made = tcq_model(1, 10, 0)};
 	size_t before;
 	uint8_t *p;
 
@@ -601,19 +414,10 @@ static void test_exception_rules(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_alias),
-		cmocka_unit_test(test_alias_order),
-		cmocka_unit_test(test_trellis),
-		cmocka_unit_test(test_tables),
-		cmocka_unit_test(test_table_rules),
-		cmocka_unit_test(test_table_limits),
-		cmocka_unit_test(test_plain),
-		cmocka_unit_test(test_layers),
-		cmocka_unit_test(test_tiles),
-		cmocka_unit_test(test_large),
-		cmocka_unit_test(test_shape_errors),
-		cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_exception_rules),
+		cmocka_unit_test(test_plain),        cmocka_unit_test(test_layers),
+		cmocka_unit_test(test_tiles),        cmocka_unit_test(test_large),
+		cmocka_unit_test(test_shape_errors), cmocka_unit_test(test_length_errors),
+		cmocka_unit_test(test_damage),       cmocka_unit_test(test_exception_rules),
 	};
 
 	return cmocka_run_group_tests_name("tcq", tests, NULL, NULL);
