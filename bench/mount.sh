@@ -30,6 +30,6 @@ done
 
 echo
 echo "mount: $shards shards, $((shards * bytes / 1000000)) MB, $(nproc) CPUs"
-"$build/mkhct" -q "$work/src" "$work/out.hct"
+"$build/mkhct" --lossless -q "$work/src" "$work/out.hct"
 "$build/hctfs" -o cache_size=256M "$work/out.hct" "$mnt"
 ${PYTHON:-python3} bench/readers.py "$work/src" "$mnt" "$work/out.hct"

@@ -27,12 +27,27 @@ enum hct_transform {
 	HCT_TRANSFORM_DCT
 };
 
+/* How lossy tensors are coded. */
+enum hct_method {
+	HCT_METHOD_AUTO,  /* whichever costs the fewest bits at the error: tcq or svd */
+	HCT_METHOD_TCQ,   /* the trellis-coded quantiser */
+	HCT_METHOD_TOPK,  /* the largest coefficients, 4 bits each */
+	HCT_METHOD_MIXED, /* the same, those of highest energy in FP16 */
+	HCT_METHOD_SVD,   /* low-rank factors, coded by the quantiser, where these take fewer bits
+			   * than tcq, and otherwise tcq, as with several layers */
+	HCT_METHOD_INT4   /* 4 bits for each element, a scale for each 32 */
+};
+
 /* What is wanted of a tensor. */
 struct hct_goal {
-	/* sum (a - b)^2 / sum a^2 over the tensor, below 1; 0 is lossless */
+	/* sum (a - b)^2 / sum a^2 over the tensor, below 1; 0 is lossless.  TOPK, MIXED and INT4
+	 * only ask whether it is 0: their error is what comes of the settings below. */
 	double relative_squared_error;
 	unsigned effort; /* 1, quick, to 9, small; 0 means 5 */
 	enum hct_transform transform;
+	enum hct_method method;
+	double retention;  /* TOPK and MIXED: share of coefficients that are kept, above 0 to 1 */
+	double fp16_ratio; /* MIXED: share of these in FP16, 0 to 1 */
 	/* From 1 to HCT_GOAL_MAX_LAYERS, 0 means 1: refinements after each of which a reader can
 	 * stop; the last one reaches the error. */
 	unsigned layers;
@@ -42,11 +57,11 @@ struct hct_goal {
 
 /* How a tensor is going to be coded. */
 struct hct_plan_info {
-	const char *codec; /* that its chunks are tried with first: "tcq", "split" ... */
+	const char *codec; /* that its chunks are tried with first: "tcq", "coef", "lowrank", "split" ... */
 	const char *why;   /* why it is lossless although the goal was not; otherwise NULL */
 	unsigned layers;
 	unsigned tile_rows, tile_columns; /* of the transform; 1 and 1 without */
-	double bits;                      /* expected, of an element; 0 when unknown */
+	double bits;                      /* expected, of an element, tables included */
 	double relative_squared_error;    /* expected; 0 for lossless */
 };
 

@@ -203,13 +203,18 @@ double hct_metrics_psnr_db(const struct hct_metrics *m)
 	return 20 * log10(m->max_abs_a) - 10 * log10(m->sum_dd / (double)m->count);
 }
 
+const char *hct_metrics_grade_of_cosine(double cosine)
+{
+	long thousandths = lrint(cosine * 1000);
+
+	return thousandths >= 998   ? "Excellent"
+	       : thousandths >= 993 ? "Good"
+	       : thousandths >= 980 ? "Acceptable"
+	       : thousandths >= 950 ? "Degraded"
+				    : "Poor";
+}
+
 const char *hct_metrics_grade(const struct hct_metrics *m)
 {
-	double cosine = m->nonfinite_differ > 0 ? 0 : hct_metrics_cosine(m);
-
-	return cosine >= .998   ? "Excellent"
-	       : cosine >= .993 ? "Good"
-	       : cosine >= .98  ? "Acceptable"
-	       : cosine >= .95  ? "Degraded"
-				: "Poor";
+	return hct_metrics_grade_of_cosine(m->nonfinite_differ > 0 ? 0 : hct_metrics_cosine(m));
 }

@@ -44,9 +44,11 @@ double hct_metrics_cosine(const struct hct_metrics *m);
 /* 10 log10(max|a|^2 / mean (a-b)^2) in dB; infinity when equal, minus infinity when a
  * non-finite value differs. */
 double hct_metrics_psnr_db(const struct hct_metrics *m);
-/* "Excellent" (cosine .998 and up), "Good" .993, "Acceptable" .98,
+/* By the cosine, rounded to three digits: "Excellent" .998 and up, "Good" .993, "Acceptable" .98,
  * "Degraded" .95, "Poor", which it is too when a non-finite value differs. */
 const char *hct_metrics_grade(const struct hct_metrics *m);
+/* The same for a cosine by itself. */
+const char *hct_metrics_grade_of_cosine(double cosine);
 
 #ifdef __cplusplus
 }

@@ -122,6 +122,14 @@ uint64_t hct_reader_chunk_count(const hct_reader *r)
 	return r->x.chunk_count;
 }
 
+int hct_reader_is_lossless(const hct_reader *r)
+{
+	for (size_t i = 0; i < r->x.st.count; i++)
+		if (r->x.tensors[i].relative_squared_error != 0)
+			return 0;
+	return 1;
+}
+
 /* The tables of all tensors are compressed together; a tensor's share goes by its length,
  * rounded down, so that the shares never exceed the section. */
 static uint64_t stored_tables(const struct hct_index *x, const struct hct_tensor_record *t)

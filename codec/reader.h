@@ -99,6 +99,8 @@ const char *hct_reader_provenance(const hct_reader *r); /* JSON text: tool, vers
 uint64_t hct_reader_file_bytes(const hct_reader *r);    /* of the .hct file, all included */
 unsigned hct_reader_version(const hct_reader *r);       /* major << 16 | minor */
 uint64_t hct_reader_chunk_count(const hct_reader *r);
+/* 1 when the virtual file is the source bit for bit, 0 when some tensor has an error. */
+int hct_reader_is_lossless(const hct_reader *r);
 
 /* i < hct_reader_safetensors()->count. */
 void hct_reader_coding(const hct_reader *r, size_t i, struct hct_coding *out);

@@ -12,8 +12,20 @@ _hct_words() {
 _mkhct() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	case $prev:$cur in
-	-j:* | --jobs:*) COMPREPLY=() ;;
-	*:-*) _hct_words '--lossless --jobs --force --quiet --verbose --json -V --version -h --help' ;;
+	--policy:*) _hct_words 'uniform hybrid layertype adaptive importance' ;;
+	--transform:*) _hct_words 'auto none dct' ;;
+	--encoder:*) _hct_words 'auto tcq topk mixed svd int4' ;;
+	--effort:*) _hct_words '1 2 3 4 5 6 7 8 9' ;;
+	--layers:*) _hct_words '1 2 3 4' ;;
+	--importance:*) _hct_files -f ;;
+	-j:* | --jobs:* | --retention:* | --cosine:* | --snr:* | --bpw:* | --size:* | --keep:* | --tensor:* | \
+		--target-quality:* | --fp16-ratio:* | --quality-sample:*) COMPREPLY=() ;;
+	*:-*)
+		_hct_words '--retention --cosine --snr --bpw --size --lossless --policy --target-quality
+			--importance --keep --tensor --effort --transform --encoder --fp16-ratio --layers
+			--dry-run --quality-sample --jobs --force --quiet --verbose --json
+			-V --version -h --help'
+		;;
 	*) _hct_files -f ;;
 	esac
 }
@@ -23,8 +35,10 @@ _hctfs() {
 	case $prev:$cur in
 	-o:*)
 		compopt -o nospace
-		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount nonempty debug'
+		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount nonempty debug quality='
 		;;
+	quality:=) cur='' && _hct_words 'essentials quick balanced full' ;;
+	=:*) [ "${COMP_WORDS[COMP_CWORD - 2]}" != quality ] || _hct_words 'essentials quick balanced full' ;;
 	*:-*) _hct_words '-f -d -s -o -h -V --debug --help --version' ;;
 	*) _hct_files -f ;;
 	esac
@@ -33,22 +47,25 @@ _hctfs() {
 _hct() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		_hct_words 'ls info check extract compare help -h --help -V --version'
+		_hct_words 'ls info check extract compare plot help -h --help -V --version'
 		return
 	fi
 	if [ "${COMP_WORDS[1]}" = help ]; then
-		_hct_words 'ls info check extract compare'
+		_hct_words 'ls info check extract compare plot'
 		return
 	fi
 	case $prev:$cur in
 	-j:* | --jobs:*) COMPREPLY=() ;;
+	-o:* | --output:*) _hct_files -f ;;
+	--quality:*) _hct_words 'essentials quick balanced full' ;;
 	*:-*)
 		case ${COMP_WORDS[1]} in
 		ls) _hct_words '--long --json --help' ;;
 		info) _hct_words '--json --help' ;;
 		check) _hct_words '--jobs --quiet --json --help' ;;
-		extract) _hct_words '--force --jobs --quiet --help' ;;
+		extract) _hct_words '--force --jobs --quality --quiet --help' ;;
 		compare) _hct_words '--jobs --quiet --json --help' ;;
+		plot) _hct_words '--force --long --output --help' ;;
 		esac
 		;;
 	*) _hct_files -f ;;

@@ -34,6 +34,7 @@ struct hctfs_options {
 	unsigned threads;
 	unsigned uid, gid;
 	unsigned max_read; /* bytes of a request; 0: the kernel's own limit */
+	unsigned layers;   /* of a chunk that are read (layers.h); 0: all */
 	int foreground, debug, single, nonempty;
 	int help, version;
 };
@@ -47,15 +48,16 @@ struct hctfs_options {
 struct hctfs_file {
 	struct hct_blocks *blocks;
 	struct hct_streams streams;
+	unsigned layers; /* of the tensor that has most */
 };
 
 struct hctfs {
 	struct hctfs_options options;
 	struct hct_tree *tree;
 	struct hctfs_file *files; /* ino - 1 is the index */
-	hct_cache *cache;
-	hct_pool *pool;         /* NULL with -s: what would be queued is done at once */
-	hct_decoder **decoders; /* one for each thread of the pool */
+	hct_cache *cache;         /* of one quality, that of the options */
+	hct_pool *pool;           /* NULL with -s: what would be queued is done at once */
+	hct_decoder **decoders;   /* one for each thread of the pool */
 	unsigned threads;
 	uint64_t distance; /* how far ahead of a stream to decode */
 	size_t longest;    /* block */
@@ -70,6 +72,8 @@ struct hctfs {
 /* fuse_ops.c: everything but reading. */
 extern const struct fuse_lowlevel_ops hctfs_ops;
 struct hct_node *hctfs_node(const struct hctfs *fs, fuse_ino_t ino); /* NULL: no such */
+/* Whether a model is shown without some of its layers. */
+int hctfs_is_cut(const struct hctfs *fs, const struct hct_node *node);
 
 /* fuse_read.c */
 /* Decides what the options leave open and makes the cache; no thread begins. */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "codec/io.h"
+#include "layers.h"
 
 /* Threads that take requests; none of them waits for a decode. */
 #define IDLE_THREADS 4
@@ -138,6 +139,29 @@ static void set_readahead(const struct hctfs *fs, dev_t dev)
 		fs->options.mountpoint, have ? have : 128, want, path);
 }
 
+/* Whoever reads a coarse mount is to know. */
+static void say_quality(const struct hctfs *fs)
+{
+	unsigned layers = fs->options.layers, most = 1;
+	const char *name = hct_layers_name(layers);
+
+	if (!layers)
+		return;
+	for (size_t i = 0; i < hct_tree_count(fs->tree); i++)
+		if (fs->files[i].layers > most)
+			most = fs->files[i].layers;
+	if (most > layers)
+		hctfs_say(fs, LOG_INFO,
+			  "%s: quality=%s: shows %u of up to %u layers, a coarser version of the "
+			  "tensors",
+			  fs->options.mountpoint, name, layers, most);
+	else
+		hctfs_say(fs, LOG_INFO,
+			  "%s: quality=%s: no tensor has more than %u layer%s, so this is full "
+			  "quality",
+			  fs->options.mountpoint, name, layers, layers == 1 ? "" : "s");
+}
+
 /* A thread of its own, because the mount must be asked while it is served: makes the
  * first request, sets what can only be set on a living mount, and tells the parent. */
 static void *greet(void *arg)
@@ -148,6 +172,7 @@ static void *greet(void *arg)
 
 	if (answers) {
 		set_readahead(fs, st.st_dev);
+		say_quality(fs);
 		if (!fs->options.foreground) {
 			setsid();
 			hctfs_detach(fs);

@@ -20,6 +20,11 @@ struct hct_node *hctfs_node(const struct hctfs *fs, fuse_ino_t ino)
 	return ino ? hct_tree_node(fs->tree, ino - 1) : NULL;
 }
 
+int hctfs_is_cut(const struct hctfs *fs, const struct hct_node *node)
+{
+	return fs->options.layers && fs->files[node->ino - 1].layers > fs->options.layers;
+}
+
 static void fill_stat(const struct hctfs *fs, const struct hct_node *n, struct stat *st)
 {
 	memset(st, 0, sizeof *st);

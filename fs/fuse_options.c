@@ -9,6 +9,7 @@
 
 #include "codec/hct.h"
 #include "codec/units.h"
+#include "layers.h"
 
 #define DEFAULT_READAHEAD (4u << 20)
 #define MAX_THREADS       1024
@@ -17,7 +18,7 @@
 
 /* As they are given; turned into numbers by check. */
 struct raw {
-	char *cache_size, *readahead, *threads, *uid, *gid, *max_read;
+	char *cache_size, *readahead, *threads, *quality, *uid, *gid, *max_read;
 };
 
 #define FLAG(text, member)                                                                         \
@@ -52,6 +53,7 @@ static const struct fuse_opt values[] = {
 	VALUE("cache_size=%s", cache_size),
 	VALUE("readahead=%s", readahead),
 	VALUE("threads=%s", threads),
+	VALUE("quality=%s", quality),
 	VALUE("uid=%s", uid),
 	VALUE("gid=%s", gid),
 	/* The mount wants to know it as well, and both must say the same. */
@@ -95,6 +97,8 @@ static const char usage[] =
 	"  -o cache_size=SIZE    memory for decoded data, for all files together (256M)\n"
 	"  -o threads=N          threads that decode (one a CPU, at least 4)\n"
 	"  -o readahead=SIZE     how far to read ahead of sequential readers (4M; 0: not)\n"
+	"  -o quality=NAME       of a bundle made with layers read just one (essentials), two\n"
+	"                        (quick), three (balanced) or all (full)\n"
 	"  -o uid=N, -o gid=N    whose files they seem to be (yours)\n"
 	"  -o allow_other        other users may read, too; allow_root: root may\n"
 	"  -o nonempty           mount over a folder that is not empty, which hides its files\n"
@@ -182,6 +186,8 @@ static int check(const struct raw *raw, struct hctfs_options *o)
 	if (raw->threads &&
 	    (parse_number(raw->threads, MAX_THREADS, &o->threads) < 0 || !o->threads))
 		return bad_usage("threads is not a number from 1 to 1024: ", raw->threads);
+	if (raw->quality && !hct_layers_parse(raw->quality, &o->layers))
+		return bad_usage("quality is none of " HCT_LAYERS_NAMES ": ", raw->quality);
 	if (raw->uid && parse_number(raw->uid, UINT_MAX - 1, &o->uid) < 0)
 		return bad_usage("uid is not a number: ", raw->uid);
 	if (raw->gid && parse_number(raw->gid, UINT_MAX - 1, &o->gid) < 0)
@@ -251,6 +257,7 @@ out:
 	free(raw.cache_size);
 	free(raw.readahead);
 	free(raw.threads);
+	free(raw.quality);
 	free(raw.uid);
 	free(raw.gid);
 	free(raw.max_read);

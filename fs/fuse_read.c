@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include "codec/units.h"
+#include "layers.h"
 
 /* Jobs that may wait; the kernel has at most 64 requests in the background, and one for
  * each thread that reads at random. */
@@ -420,6 +421,7 @@ static hct_error prepare_files(struct hctfs *fs, struct hct_diag *diag)
 		if (hct_blocks_create(node->reader, &file->blocks))
 			return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", node->path);
 		hct_streams_init(&file->streams);
+		file->layers = hct_layers_most(node->reader);
 		if (hct_blocks_longest(file->blocks) > fs->longest)
 			fs->longest = hct_blocks_longest(file->blocks);
 	}
@@ -470,8 +472,11 @@ hct_error hctfs_read_start(struct hctfs *fs)
 	fs->decoders = calloc(fs->threads, sizeof(hct_decoder *));
 	if (!fs->decoders)
 		return HCT_ERR_NOMEM;
-	for (unsigned i = 0; i < fs->threads && !e; i++)
+	for (unsigned i = 0; i < fs->threads && !e; i++) {
 		e = hct_decoder_create(HCT_SIMD_AUTO, &fs->decoders[i]);
+		if (!e)
+			hct_decoder_set_layers(fs->decoders[i], fs->options.layers);
+	}
 	if (!e && !fs->options.single)
 		e = hct_pool_create(fs->threads, QUEUE, &fs->pool);
 	return e;

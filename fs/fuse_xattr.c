@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codec/hct.h"
+#include "layers.h"
 
 #define PREFIX "user.hctfs."
 
@@ -67,6 +68,20 @@ static char *sha256(const struct hctfs *fs, const struct hct_node *n)
 	return s;
 }
 
+static char *quality(const struct hctfs *fs, const struct hct_node *n)
+{
+	(void)n;
+	return text("%s", hct_layers_name(fs->options.layers));
+}
+
+/* "2/4": of the tensor that has most. */
+static char *layers(const struct hctfs *fs, const struct hct_node *n)
+{
+	unsigned most = fs->files[n->ino - 1].layers;
+
+	return text("%u/%u", hctfs_is_cut(fs, n) ? fs->options.layers : most, most);
+}
+
 static char *tensors(const struct hctfs *fs, const struct hct_node *n)
 {
 	(void)fs;
@@ -106,10 +121,13 @@ static char *provenance(const struct hctfs *fs, const struct hct_node *n)
 	return text("%s", hct_reader_provenance(n->reader));
 }
 
+/* Only those that are their source bit for bit: no loss, and no layer left out. */
+#define EXACT (1u << 31)
+
 static const struct attribute {
 	const char *name;
 	value_of value;
-	unsigned kinds; /* of nodes that have it, one bit each */
+	unsigned kinds; /* of nodes that have it, one bit each, and EXACT */
 } attributes[] = {
 	{PREFIX "version", version,
 	 1u << HCT_NODE_DIR | 1u << HCT_NODE_PLAIN | 1u << HCT_NODE_MODEL},
@@ -118,17 +136,24 @@ static const struct attribute {
 	{PREFIX "codec", codecs, 1u << HCT_NODE_MODEL},
 	{PREFIX "format", format_version, 1u << HCT_NODE_MODEL},
 	{PREFIX "tensors", tensors, 1u << HCT_NODE_MODEL},
-	{PREFIX "sha256", sha256, 1u << HCT_NODE_MODEL},
+	{PREFIX "quality", quality, 1u << HCT_NODE_MODEL},
+	{PREFIX "layers", layers, 1u << HCT_NODE_MODEL},
+	/* People compare it with the sum of what they read. */
+	{PREFIX "sha256", sha256, 1u << HCT_NODE_MODEL | EXACT},
 	{PREFIX "provenance", provenance, 1u << HCT_NODE_MODEL},
 	/* The root has the sums of all. */
 	{PREFIX "stored_bytes", stored_bytes, 0},
 	{PREFIX "ratio", ratio, 0},
+	{PREFIX "quality", quality, 0},
 };
 
 #define ATTRIBUTES (sizeof attributes / sizeof attributes[0])
 
-static int has(const struct hct_node *n, const struct attribute *a)
+static int has(const struct hctfs *fs, const struct hct_node *n, const struct attribute *a)
 {
+	if (a->kinds & EXACT && n->reader &&
+	    (hctfs_is_cut(fs, n) || !hct_reader_is_lossless(n->reader)))
+		return 0;
 	return a->kinds ? (int)(a->kinds >> n->kind & 1) : n->ino == FUSE_ROOT_ID;
 }
 
@@ -151,7 +176,7 @@ void hctfs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
 	for (size_t i = 0; n && i < ATTRIBUTES; i++) {
 		char *value;
 
-		if (!has(n, &attributes[i]) || strcmp(name, attributes[i].name) != 0)
+		if (!has(fs, n, &attributes[i]) || strcmp(name, attributes[i].name) != 0)
 			continue;
 		value = attributes[i].value(fs, n);
 		if (value)
@@ -166,14 +191,15 @@ void hctfs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
 
 void hctfs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	const struct hct_node *n = hctfs_node(fuse_req_userdata(req), ino);
+	const struct hctfs *fs = fuse_req_userdata(req);
+	const struct hct_node *n = hctfs_node(fs, ino);
 	char names[ATTRIBUTES * 32];
 	size_t used = 0;
 
 	for (size_t i = 0; n && i < ATTRIBUTES; i++) {
 		size_t length = strlen(attributes[i].name) + 1;
 
-		if (!has(n, &attributes[i]))
+		if (!has(fs, n, &attributes[i]))
 			continue;
 		memcpy(names + used, attributes[i].name, length);
 		used += length;

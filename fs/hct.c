@@ -11,7 +11,7 @@
 
 static const struct hct_command *const commands[] = {
 	&hct_ls_command,      &hct_info_command,    &hct_check_command,
-	&hct_extract_command, &hct_compare_command,
+	&hct_extract_command, &hct_compare_command, &hct_plot_command,
 };
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

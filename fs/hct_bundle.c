@@ -1,6 +1,7 @@
 #include "hct_bundle.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,32 @@ struct hct_tally hct_rest_tally(const struct hct_tally *whole, const struct hct_
 	return (struct hct_tally){
 		.source_bytes = whole->source_bytes > source ? whole->source_bytes - source : 0,
 		.stored_bytes = whole->stored_bytes > stored ? whole->stored_bytes - stored : 0};
+}
+
+double hct_least_cosine(double error)
+{
+	return error < 1 ? sqrt(1 - error) : 0;
+}
+
+void hct_quality_add(struct hct_quality *sum, const hct_reader *r)
+{
+	const struct hct_safetensors *st = hct_reader_safetensors(r);
+
+	for (size_t i = 0; i < st->count; i++) {
+		struct hct_coding coding;
+
+		hct_reader_coding(r, i, &coding);
+		if (!(coding.relative_squared_error > 0))
+			continue;
+		sum->tensors++;
+		sum->elements += st->tensors[i].elements;
+		sum->stored_bytes += coding.stored_bytes;
+		sum->errors += coding.relative_squared_error * (double)st->tensors[i].elements;
+		if (!sum->worst_name || coding.relative_squared_error > sum->worst) {
+			sum->worst = coding.relative_squared_error;
+			sum->worst_name = st->tensors[i].name;
+		}
+	}
 }
 
 char *hct_shape_text(const struct hct_tensor *t)

@@ -50,6 +50,21 @@ struct hct_tally hct_tensors_tally(const hct_reader *r);
 /* What a file holds besides its tensors: header and index. */
 struct hct_tally hct_rest_tally(const struct hct_tally *whole, const struct hct_tally *tensors);
 
+/* The least cosine between an array and one with that relative squared error: sqrt(1 - error),
+ * 0 for errors of 1 and more. */
+double hct_least_cosine(double error);
+
+/* The quality of the tensors of a model file that were coded with loss. */
+struct hct_quality {
+	uint64_t tensors, elements, stored_bytes;
+	double errors;          /* each times its elements */
+	double worst;           /* the largest */
+	const char *worst_name; /* belongs to the reader; NULL when there is none */
+};
+
+/* Adds those of a model file to the sum. */
+void hct_quality_add(struct hct_quality *sum, const hct_reader *r);
+
 /* "[768,3072]", "[]" for a scalar.  Free it; NULL without memory. */
 char *hct_shape_text(const struct hct_tensor *t);
 

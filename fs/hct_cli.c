@@ -122,7 +122,8 @@ int hct_parse_options(const struct hct_command *c, int argc, char **argv, const 
 	static const struct option all[] = {
 		{"force", no_argument, NULL, 'f'},        {"jobs", required_argument, NULL, 'j'},
 		{"long", no_argument, NULL, 'l'},         {"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, OPTION_JSON}, {"help", no_argument, NULL, 'h'}};
+		{"json", no_argument, NULL, OPTION_JSON}, {"output", required_argument, NULL, 'o'},
+		{"help", no_argument, NULL, 'h'}};
 	struct option longs[sizeof(all) / sizeof(all[0]) + 1] = {0};
 	char shorts[16] = ":h";
 	size_t n = 0, at = 2;
@@ -153,6 +154,9 @@ int hct_parse_options(const struct hct_command *c, int argc, char **argv, const 
 			break;
 		case 'l':
 			o->details = 1;
+			break;
+		case 'o':
+			o->output = optarg;
 			break;
 		case 'q':
 			o->quiet = 1;

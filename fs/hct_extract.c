@@ -14,18 +14,22 @@
 #include "hct_cli.h"
 #include "hct_output.h"
 #include "hct_workers.h"
+#include "layers.h"
 #include "ordered.h"
 
 static const char help[] =
-	"Usage: hct extract [-f] [-q] [-j N] BUNDLE DIR [FILE...]\n"
+	"Usage: hct extract [-f] [-q] [-j N] [--quality NAME] BUNDLE DIR [FILE...]\n"
 	"Writes the source directory of a bundle, or the named files of it, into DIR, with the\n"
 	"modification times of the source.  DIR is made when it is not there.  A file appears\n"
 	"under its name only when it is whole and safely on disk.\n"
 	"\n"
-	"  -f, --force    replace files that are there already\n"
-	"  -j, --jobs N   threads; as many as there are CPUs by default\n"
-	"  -q, --quiet    no progress and no summary\n"
-	"  -h, --help     this text\n"
+	"  -f, --force         replace files that are there already\n"
+	"  -j, --jobs N        threads; as many as there are CPUs by default\n"
+	"      --quality NAME  of a bundle made with layers read just one (essentials), two\n"
+	"                      (quick), three (balanced) or all (full, the default): the files\n"
+	"                      have their sizes and headers, and coarser values\n"
+	"  -q, --quiet         no progress and no summary\n"
+	"  -h, --help          this text\n"
 	"\n"
 	"BUNDLE is a directory made by mkhct or one .hct file; FILE a path within it.\n";
 
@@ -37,6 +41,7 @@ struct extract {
 	const struct hct_tree *tree;
 	const char *target; /* directory */
 	int force;
+	unsigned layers;     /* that are read of a chunk (layers.h); 0 for all */
 	unsigned char *made; /* for each node of the tree: its directory is new */
 	struct hct_workers workers;
 	struct hct_progress progress;
@@ -47,6 +52,7 @@ struct extract {
 	hct_error err;
 	struct hct_diag diag;
 	uint64_t files, bytes;
+	struct hct_layers_share share; /* with layers only */
 };
 
 /* Whole files --------------------------------------------------------------------- */
@@ -168,6 +174,7 @@ static hct_error write_plain(struct extract *x)
 /* Extracts one file; nothing is left of it when that fails. */
 static hct_error extract_file(struct extract *x, const struct hct_node *node, const char *path)
 {
+	struct hct_layers_share share = x->share;
 	struct hct_output out;
 	hct_error err;
 
@@ -180,6 +187,8 @@ static hct_error extract_file(struct extract *x, const struct hct_node *node, co
 		return err;
 	x->fd = out.fd;
 	err = node->kind == HCT_NODE_MODEL ? write_model(x) : write_plain(x);
+	if (!err && x->layers && node->kind == HCT_NODE_MODEL)
+		err = hct_layers_weigh(node->path, x->layers, &share, &x->diag);
 	if (!err && hct_interrupted())
 		err = HCT_ERR_INTERRUPTED;
 	if (!err)
@@ -187,6 +196,7 @@ static hct_error extract_file(struct extract *x, const struct hct_node *node, co
 	if (!err) {
 		x->files++;
 		x->bytes += node->size;
+		x->share = share;
 	}
 	hct_output_end(&out);
 	return err;
@@ -334,6 +344,25 @@ static uint64_t chosen_bytes(const struct hct_tree *tree, const unsigned char *c
 	return bytes;
 }
 
+/* What was left out: the files do not show it. */
+static void say_quality(const struct extract *x)
+{
+	const struct hct_layers_share *s = &x->share;
+	const char *name = hct_layers_name(x->layers);
+	char read[HCT_UNITS_MAX], stored[HCT_UNITS_MAX];
+
+	if (s->cut)
+		hct_say(x->command,
+			"quality %s: %u of up to %u layers, %s of %s read; coarser than at full "
+			"quality: %" PRIu64 " of %" PRIu64 " tensors",
+			name, x->layers, s->most, hct_units_size(s->read_bytes, read),
+			hct_units_size(s->stored_bytes, stored), s->cut, s->tensors);
+	else
+		hct_say(x->command,
+			"quality %s: no tensor has more than %u layer%s, so this is full quality",
+			name, x->layers, x->layers == 1 ? "" : "s");
+}
+
 static int extract(struct extract *x, const char *bundle, const unsigned char *chosen,
 		   unsigned threads, int quiet)
 {
@@ -350,6 +379,8 @@ static int extract(struct extract *x, const char *bundle, const unsigned char *c
 		err = look_at_target(x, chosen);
 	if (!err)
 		err = hct_workers_create(threads, &x->workers);
+	for (unsigned i = 0; !err && i < x->workers.count; i++)
+		hct_decoder_set_layers(x->workers.each[i].decoder, x->layers);
 	x->made = calloc(hct_tree_count(x->tree) + 1, 1);
 	if (!err && !x->made)
 		err = HCT_ERR_NOMEM;
@@ -368,7 +399,39 @@ static int extract(struct extract *x, const char *bundle, const unsigned char *c
 		hct_put("%s: %" PRIu64 " %s, %s in %s", x->target, x->files,
 			x->files == 1 ? "file" : "files", hct_units_size(x->bytes, size),
 			hct_units_duration(hct_meter_now() - start, time));
+	if (!quiet && x->share.tensors > 0)
+		say_quality(x);
 	return code;
+}
+
+/* Takes --quality out of the command line, which hct_parse_options does not know.  Returns -1,
+ * or the exit code after saying what is wrong. */
+static int take_quality(struct extract *x, int *argc, char **argv)
+{
+	static const char option[] = "--quality";
+	size_t length = sizeof(option) - 1;
+	int kept = 1, i = 1;
+
+	while (i < *argc && strcmp(argv[i], "--") != 0) {
+		char *word = argv[i++];
+		const char *name;
+
+		if (strncmp(word, option, length) != 0 || (word[length] && word[length] != '=')) {
+			argv[kept++] = word;
+			continue;
+		}
+		if (!word[length] && i == *argc)
+			return hct_usage(x->command, "option '%s' needs a value", option);
+		name = word[length] ? word + length + 1 : argv[i++];
+		if (!hct_layers_parse(name, &x->layers))
+			return hct_usage(x->command, "--quality is " HCT_LAYERS_NAMES ", not '%s'",
+					 name);
+	}
+	while (i < *argc)
+		argv[kept++] = argv[i++];
+	argv[kept] = NULL;
+	*argc = kept;
+	return -1;
 }
 
 static int run(int argc, char **argv)
@@ -380,7 +443,9 @@ static int run(int argc, char **argv)
 	int code;
 	hct_error err;
 
-	code = hct_parse_options(x.command, argc, argv, "fjq", &o);
+	code = take_quality(&x, &argc, argv);
+	if (code < 0)
+		code = hct_parse_options(x.command, argc, argv, "fjq", &o);
 	if (code >= 0)
 		return code;
 	x.force = o.force;

@@ -33,6 +33,7 @@ struct info {
 	size_t model_count;
 	struct hct_tally total; /* model files as a whole; count: tensors */
 	struct hct_tally rest;  /* headers and indexes */
+	struct hct_quality quality;
 	uint64_t carried_count, carried_bytes;
 	size_t part_count;
 	struct part *dtypes, *codecs; /* part_count of each at first, then sums */
@@ -80,6 +81,7 @@ static void add_model(struct info *info, const struct hct_node *node)
 	whole.count = tensors.count;
 	whole.elements = tensors.elements;
 	hct_tally_add(&info->total, &whole);
+	hct_quality_add(&info->quality, node->reader);
 }
 
 static hct_error collect(struct info *info)
@@ -156,6 +158,32 @@ static void json_parts(cJSON *top, const char *key, const char *kind, const stru
 	}
 }
 
+static double mean_error(const struct hct_quality *q)
+{
+	return q->elements ? q->errors / (double)q->elements : 0;
+}
+
+static double lossy_bits(const struct hct_quality *q)
+{
+	return q->elements ? 8 * (double)q->stored_bytes / (double)q->elements : 0;
+}
+
+static void json_quality(cJSON *top, const struct hct_quality *q)
+{
+	cJSON *lossy = hct_json_object(top, "lossy"), *worst;
+
+	hct_json_u64(lossy, "tensors", q->tensors);
+	hct_json_u64(lossy, "parameters", q->elements);
+	hct_json_u64(lossy, "stored_bytes", q->stored_bytes);
+	hct_json_number(lossy, "bits_per_weight", lossy_bits(q));
+	hct_json_number(lossy, "relative_squared_error", mean_error(q));
+	if (!q->worst_name)
+		return;
+	worst = hct_json_object(lossy, "worst");
+	hct_json_text(worst, "tensor", q->worst_name);
+	hct_json_number(worst, "relative_squared_error", q->worst);
+}
+
 static hct_error json_model(cJSON *list, const struct hct_node *node)
 {
 	const struct hct_source *source = hct_reader_source(node->reader);
@@ -207,6 +235,7 @@ static hct_error print_json(const struct info *info, const char *path)
 	json_tally(total, &info->total);
 	hct_json_u64(total, "carried_files", info->carried_count);
 	hct_json_u64(total, "carried_bytes", info->carried_bytes);
+	json_quality(top, &info->quality);
 	json_options(top, info);
 	json_parts(top, "dtypes", "dtype", info->dtypes, info->dtype_count);
 	json_parts(top, "codecs", "codec", info->codecs, info->codec_count);
@@ -276,6 +305,17 @@ static void put_provenance(const struct info *info)
 	cJSON_Delete(provenance);
 }
 
+static void put_quality(const struct hct_quality *q)
+{
+	if (!q->tensors)
+		return;
+	hct_put("%-14s%" PRIu64 " tensors, %.3f bits a weight, relative error %.3g (cosine %.5f)",
+		"with loss", q->tensors, lossy_bits(q), mean_error(q),
+		hct_least_cosine(mean_error(q)));
+	hct_put("%-14s%.3g (cosine %.5f): %s", "worst", q->worst, hct_least_cosine(q->worst),
+		q->worst_name);
+}
+
 static void put_totals(const struct info *info, const char *path)
 {
 	char version[16];
@@ -290,6 +330,7 @@ static void put_totals(const struct info *info, const char *path)
 	put_size("stored", info->total.stored_bytes);
 	hct_put("%-14s%.4f", "ratio", hct_tally_ratio(&info->total));
 	hct_put("%-14s%.3f", "bits a weight", hct_tally_bits(&info->total));
+	put_quality(&info->quality);
 	if (info->model_count > 0) {
 		version_text(info->models[0]->reader, version, sizeof(version));
 		hct_put("%-14s%s", "format", version);

@@ -11,14 +11,24 @@
 static const char help[] =
 	"Usage: hct ls [-l] [--json] BUNDLE [FILE...]\n"
 	"Lists the tensors of a bundle, or of the named files of it, with their bytes in the\n"
-	"source, their bytes as stored, and stored bits a weight.  The bytes of each file add\n"
-	"up to the whole file.\n"
+	"source, their bytes as stored, stored bits a weight, and for tensors with loss the\n"
+	"relative squared error that was measured and the least cosine that goes with it.  The\n"
+	"bytes of each file add up to the whole file.\n"
 	"\n"
-	"  -l, --long   chunks, bytes of a chunk, layers and recorded error as well\n"
+	"  -l, --long   chunks, bytes of a chunk and layers as well\n"
 	"      --json   print JSON\n"
 	"  -h, --help   this text\n"
 	"\n"
 	"BUNDLE is a directory made by mkhct or one .hct file; FILE a path within it.\n";
+
+/* Which columns there are besides those that are always there. */
+struct view {
+	int details; /* how it is cut into chunks and layers */
+	int quality; /* error and cosine: something has loss */
+};
+
+#define DETAILS 3
+#define QUALITY 2
 
 static void print_number(struct hct_table *t, const struct hct_tally *sum)
 {
@@ -31,29 +41,29 @@ static void print_number(struct hct_table *t, const struct hct_tally *sum)
 }
 
 /* One row of sums: dtype, shape and codec stay empty. */
-static void print_sum(struct hct_table *t, const struct hct_options *o, const struct hct_tally *sum,
+static void print_sum(struct hct_table *t, const struct view *v, const struct hct_tally *sum,
 		      const char *name)
 {
 	for (int i = 0; i < 3; i++)
 		hct_table_cell(t, "%s", "");
 	print_number(t, sum);
-	for (int i = 0; o->details && i < 4; i++)
+	for (int i = 0; i < (v->details ? DETAILS : 0) + (v->quality ? QUALITY : 0); i++)
 		hct_table_cell(t, "%s", "");
 	hct_table_cell(t, "%s", name);
 }
 
-static void print_heading(struct hct_table *t, const struct hct_options *o)
+static void print_heading(struct hct_table *t, const struct view *v)
 {
-	static const char *const words[] = {"DTYPE",  "SHAPE", "CODEC",  "SOURCE", "STORED", "BITS",
-					    "CHUNKS", "CHUNK", "LAYERS", "ERROR",  "TENSOR"};
+	static const char *const words[] = {"DTYPE",  "SHAPE", "CODEC",  "SOURCE",
+					    "STORED", "BITS",  "CHUNKS", "CHUNK",
+					    "LAYERS", "ERROR", "COSINE", "TENSOR"};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		if (o->details || i < 6 || i > 9)
+		if (i < 6 || i > 10 || (i <= 8 ? v->details : v->quality))
 			hct_table_cell(t, "%s", words[i]);
 }
 
-static void print_tensor(struct hct_table *t, const struct hct_options *o, const hct_reader *r,
-			 size_t i)
+static void print_tensor(struct hct_table *t, const struct view *v, const hct_reader *r, size_t i)
 {
 	const struct hct_tensor *tensor = &hct_reader_safetensors(r)->tensors[i];
 	struct hct_tally tally = hct_tensor_tally(r, i);
@@ -65,19 +75,25 @@ static void print_tensor(struct hct_table *t, const struct hct_options *o, const
 	hct_table_cell(t, "%s", shape ? shape : "?");
 	hct_table_cell(t, "%s", coding.codec);
 	print_number(t, &tally);
-	if (o->details) {
+	if (v->details) {
 		hct_table_cell(t, "%" PRIu64, coding.chunk_count);
 		hct_table_cell(t, "%" PRIu32, coding.chunk_bytes);
 		hct_table_cell(t, "%u", coding.layers);
-		hct_table_cell(t, "%.2g", coding.relative_squared_error);
+	}
+	if (v->quality && coding.relative_squared_error > 0) {
+		hct_table_cell(t, "%.2e", coding.relative_squared_error);
+		hct_table_cell(t, "%.5f", hct_least_cosine(coding.relative_squared_error));
+	} else if (v->quality) {
+		hct_table_cell(t, "%s", "");
+		hct_table_cell(t, "%s", "");
 	}
 	hct_table_cell(t, "%s", tensor->name);
 	free(shape);
 }
 
 /* The tensors of one model file, then what else the file holds, then the sum. */
-static void print_model(struct hct_table *t, const struct hct_options *o,
-			const struct hct_node *node, const char *path)
+static void print_model(struct hct_table *t, const struct view *v, const struct hct_node *node,
+			const char *path)
 {
 	const hct_reader *r = node->reader;
 	const struct hct_safetensors *st = hct_reader_safetensors(r);
@@ -89,11 +105,11 @@ static void print_model(struct hct_table *t, const struct hct_options *o,
 	struct hct_tally rest = hct_rest_tally(&whole, &tensors);
 
 	hct_table_line(t, "%s: %zu %s", path, st->count, st->count == 1 ? "tensor" : "tensors");
-	print_heading(t, o);
+	print_heading(t, v);
 	for (size_t i = 0; i < st->count; i++)
-		print_tensor(t, o, r, i);
-	print_sum(t, o, &rest, "(header, index)");
-	print_sum(t, o, &whole, "(whole file)");
+		print_tensor(t, v, r, i);
+	print_sum(t, v, &rest, "(header, index)");
+	print_sum(t, v, &whole, "(whole file)");
 	hct_table_line(t, "%s", "");
 }
 
@@ -166,9 +182,8 @@ static hct_error list_json(const struct hct_tree *tree, const unsigned char *cho
 	return hct_json_print(top);
 }
 
-static int print_files(struct hct_table *t, const struct hct_options *o,
-		       const struct hct_tree *tree, const unsigned char *chosen,
-		       enum hct_node_kind kind)
+static int print_files(struct hct_table *t, const struct view *v, const struct hct_tree *tree,
+		       const unsigned char *chosen, enum hct_node_kind kind)
 {
 	int first = 1;
 
@@ -184,11 +199,11 @@ static int print_files(struct hct_table *t, const struct hct_options *o,
 		if (!path)
 			return 0;
 		if (kind == HCT_NODE_MODEL) {
-			print_model(t, o, node, path);
+			print_model(t, v, node, path);
 		} else {
 			if (first)
 				hct_table_line(t, "carried as they are:");
-			print_sum(t, o, &plain, path);
+			print_sum(t, v, &plain, path);
 		}
 		first = 0;
 		free(path);
@@ -196,14 +211,30 @@ static int print_files(struct hct_table *t, const struct hct_options *o,
 	return 1;
 }
 
+static int has_loss(const struct hct_tree *tree, const unsigned char *chosen)
+{
+	struct hct_quality quality = {0};
+
+	for (size_t i = 0; i < hct_tree_count(tree); i++) {
+		const struct hct_node *node = hct_tree_node(tree, i);
+
+		if (chosen[i] && node->kind == HCT_NODE_MODEL && node->reader)
+			hct_quality_add(&quality, node->reader);
+	}
+	return quality.tensors > 0;
+}
+
 static hct_error list_table(const struct hct_options *o, const struct hct_tree *tree,
 			    const unsigned char *chosen)
 {
-	struct hct_table *t = hct_table_create(o->details ? "lllrrrrrrrl" : "lllrrrl");
+	static const char *const alignments[2][2] = {{"lllrrrl", "lllrrrrrl"},
+						     {"lllrrrrrrl", "lllrrrrrrrrl"}};
+	struct view v = {.details = o->details != 0, .quality = has_loss(tree, chosen)};
+	struct hct_table *t = hct_table_create(alignments[v.details][v.quality]);
 	hct_error err = HCT_ERR_NOMEM;
 
-	if (print_files(t, o, tree, chosen, HCT_NODE_MODEL) &&
-	    print_files(t, o, tree, chosen, HCT_NODE_PLAIN))
+	if (print_files(t, &v, tree, chosen, HCT_NODE_MODEL) &&
+	    print_files(t, &v, tree, chosen, HCT_NODE_PLAIN))
 		err = hct_table_print(t, stdout);
 	hct_table_free(t);
 	return err;

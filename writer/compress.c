@@ -1,10 +1,10 @@
 #include "compress.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -57,6 +57,7 @@ struct pipeline {
 	const struct mkhct_model *model;
 	const struct hct_goal *goals;
 	struct mkhct_result *results;
+	const char *options; /* JSON */
 	hct_appender *appender;
 	struct mkhct_hasher *hasher;
 	int out;
@@ -80,6 +81,23 @@ struct pipeline {
 	hct_error error;           /* the first of any job */
 	struct hct_diag diag;
 };
+
+double mkhct_result_error(const struct mkhct_result *r)
+{
+	return r->energy > 0 ? r->error / r->energy : 0;
+}
+
+/* The sum of products from that of (a - b)^2. */
+double mkhct_result_cosine(const struct mkhct_result *r)
+{
+	double product = (r->energy + r->decoded_energy - r->error) / 2;
+
+	if (r->error == 0)
+		return 1;
+	if (!(r->energy > 0) || !(r->decoded_energy > 0))
+		return 0;
+	return fmin(fmax(product / (sqrt(r->energy) * sqrt(r->decoded_energy)), -1), 1);
+}
 
 /* Jobs ------------------------------------------------------------------------------ */
 
@@ -107,23 +125,6 @@ static void job_done(struct pipeline *p, enum state *state, hct_error err,
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const uint8_t *tensor_data(const struct pipeline *p, const struct hct_tensor *t)
-{
-	return p->model->map + p->model->st.header_len + t->begin;
-}
-
-/* Takes the whole pages of a range of the map out of this process.  They stay in the page
- * cache, so a thread that still reads them only faults them in again. */
-static void let_pages_go(const struct mkhct_model *m, uint64_t begin, uint64_t end)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-
-	begin = (begin + page - 1) / page * page;
-	end = end / page * page;
-	if (begin < end)
-		madvise((void *)(m->map + begin), (size_t)(end - begin), MADV_DONTNEED);
-}
-
 static const struct hct_goal *goal_of(const struct pipeline *p, const struct hct_tensor *t)
 {
 	return p->goals ? &p->goals[t - p->model->st.tensors] : NULL;
@@ -140,7 +141,8 @@ static hct_error make_plan(void *arg)
 	struct plan_work *w = arg;
 	const struct plan_slot *s = w->slot;
 
-	return hct_plan_create(w->encoder, s->tensor, tensor_data(s->pipeline, s->tensor),
+	return hct_plan_create(w->encoder, s->tensor,
+			       mkhct_model_data(s->pipeline->model, s->tensor),
 			       goal_of(s->pipeline, s->tensor), &w->slot->plan, w->diag);
 }
 
@@ -154,8 +156,8 @@ static void plan_job(void *arg, unsigned worker)
 
 	if (!has_failed(p))
 		err = mkhct_model_guard(p->model, make_plan, &work, &diag);
-	let_pages_go(p->model, p->model->st.header_len + s->tensor->begin,
-		     p->model->st.header_len + s->tensor->end);
+	mkhct_model_let_go(p->model, p->model->st.header_len + s->tensor->begin,
+			   p->model->st.header_len + s->tensor->end);
 	job_done(p, &s->state, err, &diag);
 }
 
@@ -196,7 +198,7 @@ static hct_error encode(void *arg)
 	struct chunk_work *w = arg;
 	struct chunk_slot *s = w->slot;
 	const hct_plan *plan = s->planned->plan;
-	const uint8_t *data = tensor_data(s->pipeline, s->planned->tensor) +
+	const uint8_t *data = mkhct_model_data(s->pipeline->model, s->planned->tensor) +
 			      s->number * hct_plan_chunk_bytes(plan);
 	hct_error err;
 
@@ -290,7 +292,7 @@ static void let_go(struct pipeline *p, uint64_t offset)
 	mkhct_hasher_advance(p->hasher, offset);
 	if (offset - p->released < BEHIND)
 		return;
-	let_pages_go(p->model, p->released > BEHIND ? p->released - BEHIND : 0, offset);
+	mkhct_model_let_go(p->model, p->released > BEHIND ? p->released - BEHIND : 0, offset);
 	p->released = offset;
 	written = lseek(p->out, 0, SEEK_CUR);
 	if (written > 0 && (uint64_t)written > p->flushed) {
@@ -425,17 +427,16 @@ static hct_error run_pipeline(struct pipeline *p, struct hct_diag *diag)
 
 /* What made the file and from what: the same for the same source, whenever and wherever
  * it is compressed. */
-static char *provenance(const struct mkhct_model *model)
+static char *provenance(const struct pipeline *p)
 {
 	char name[1024];
-	cJSON *root = cJSON_CreateObject(), *options;
+	cJSON *root = cJSON_CreateObject();
 	char *text = NULL;
 
-	mkhct_name_printable(mkhct_name_base(model->entry->name), name, sizeof(name));
+	mkhct_name_printable(mkhct_name_base(p->model->entry->name), name, sizeof(name));
 	if (root && cJSON_AddStringToObject(root, "tool", "mkhct") &&
 	    cJSON_AddStringToObject(root, "version", HCT_VERSION) &&
-	    (options = cJSON_AddObjectToObject(root, "options")) &&
-	    cJSON_AddStringToObject(options, "mode", "lossless") &&
+	    cJSON_AddRawToObject(root, "options", p->options) &&
 	    cJSON_AddStringToObject(root, "source_name", name))
 		text = cJSON_PrintUnformatted(root);
 	cJSON_Delete(root);
@@ -458,7 +459,7 @@ static hct_error finish(struct pipeline *p, struct hct_diag *diag)
 	if (err)
 		return err;
 	hct_meter_add(p->meter, p->model->st.header_len);
-	text = provenance(p->model);
+	text = provenance(p);
 	if (!text)
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", entry->path);
 	err = hct_appender_finish(p->appender, &source, text, NULL, diag);
@@ -467,14 +468,15 @@ static hct_error finish(struct pipeline *p, struct hct_diag *diag)
 }
 
 hct_error mkhct_compress(struct mkhct_compressor *c, const struct mkhct_model *model,
-			 const struct hct_goal *goals, struct mkhct_result *results, int out,
-			 const char *out_name, struct hct_meter *meter, mkhct_tick tick,
-			 void *tick_arg, struct hct_diag *diag)
+			 const struct mkhct_task *task, int out, const char *out_name,
+			 struct hct_meter *meter, mkhct_tick tick, void *tick_arg,
+			 struct hct_diag *diag)
 {
 	struct pipeline p = {.c = c,
 			     .model = model,
-			     .goals = goals,
-			     .results = results,
+			     .goals = task->goals,
+			     .results = task->results,
+			     .options = task->options,
 			     .out = out,
 			     .meter = meter,
 			     .tick = tick,
@@ -539,4 +541,14 @@ void mkhct_compressor_free(struct mkhct_compressor *c)
 	free(c->encoders);
 	free(c->chunks);
 	free(c);
+}
+
+hct_pool *mkhct_compressor_pool(const struct mkhct_compressor *c)
+{
+	return c->pool;
+}
+
+hct_encoder *mkhct_compressor_encoder(const struct mkhct_compressor *c, unsigned worker)
+{
+	return c->encoders[worker];
 }

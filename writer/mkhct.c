@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,21 +12,30 @@
 #include "codec/hct.h"
 #include "codec/io.h"
 #include "codec/units.h"
+#include "writer/budget.h"
 #include "writer/carry.h"
 #include "writer/compress.h"
+#include "writer/goals.h"
 #include "writer/interrupt.h"
 #include "writer/model.h"
 #include "writer/options.h"
 #include "writer/output.h"
+#include "writer/preview.h"
 #include "writer/progress.h"
+#include "writer/recipe.h"
 #include "writer/report.h"
 #include "writer/shards.h"
+#include "writer/survey.h"
+#include "writer/verify.h"
 
 #define BAGGAGE (1u << 20) /* bytes that are worth a warning */
 
 struct run {
 	struct mkhct_options options;
 	struct mkhct_source source;
+	struct mkhct_goals goals;
+	char *recipe; /* the options as JSON */
+	int lossless; /* they leave nothing else */
 	struct mkhct_output *output;
 	struct mkhct_compressor *compressor;
 	struct mkhct_report *report;
@@ -34,35 +44,27 @@ struct run {
 	struct hct_diag diag;
 };
 
-/* Before anything is written: every header is valid, and every file can be read. */
-static hct_error check_files(struct run *r)
+/* Before anything is written: every file can be read. */
+static hct_error check_carried(struct run *r)
 {
-	hct_error err = HCT_OK;
-
-	for (size_t i = 0; !err && i < r->source.count; i++) {
+	for (size_t i = 0; i < r->source.count; i++) {
 		const struct mkhct_entry *entry = &r->source.entries[i];
-		struct mkhct_model model;
 
-		if (entry->kind == MKHCT_MODEL) {
-			err = mkhct_model_open(entry, &model, &r->diag);
-			if (!err)
-				mkhct_model_close(&model);
-		} else if (entry->kind == MKHCT_CARRIED &&
-			   faccessat(AT_FDCWD, entry->path, R_OK, AT_EACCESS) != 0) {
-			err = hct_fail_errno(&r->diag, errno, "%s: cannot be opened", entry->path);
-		}
-		if (!err)
-			err = mkhct_interrupt_check(&r->diag);
+		if (entry->kind == MKHCT_CARRIED &&
+		    faccessat(AT_FDCWD, entry->path, R_OK, AT_EACCESS) != 0)
+			return hct_fail_errno(&r->diag, errno, "%s: cannot be opened", entry->path);
 	}
-	return err;
+	return HCT_OK;
 }
 
-/* Few models shrink to less than two thirds; less room than that is worth a word. */
+/* Few models shrink to less than two thirds without loss; with loss few tensors take more
+ * than a quarter.  Less room than that is worth a word. */
 static void warn_of_small_space(struct run *r)
 {
 	uint64_t space = mkhct_output_space(r->output);
 	uint64_t most = r->source.carried_bytes + r->source.model_bytes;
-	uint64_t least = most - r->source.model_bytes / 3;
+	uint64_t least =
+		most - (r->lossless ? r->source.model_bytes / 3 : r->source.model_bytes / 16 * 15);
 	char a[HCT_UNITS_MAX], b[HCT_UNITS_MAX], c[HCT_UNITS_MAX];
 
 	if (space < least)
@@ -107,11 +109,14 @@ static void warn_of_environment(struct run *r)
 }
 
 /* The reader checks the structure of what was written and knows what each tensor takes. */
-static hct_error report_model(struct run *r, const struct mkhct_entry *entry, int fd,
-			      const char *name)
+static hct_error report_model(struct run *r, const struct mkhct_model *model, int fd,
+			      const char *name, const struct mkhct_model_goals *goals,
+			      struct mkhct_result *results)
 {
-	hct_reader *reader;
+	const struct mkhct_options *o = &r->options;
+	struct mkhct_written written = {.goals = goals, .results = results};
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	hct_reader *reader;
 	hct_error err;
 
 	if (copy < 0)
@@ -119,9 +124,51 @@ static hct_error report_model(struct run *r, const struct mkhct_entry *entry, in
 	err = hct_reader_open_fd(copy, name, &reader, &r->diag);
 	if (err)
 		return err;
-	err = mkhct_report_add(r->report, entry, reader, 0, &r->diag);
-	mkhct_progress_file(&r->progress, entry->name, entry->size, reader);
+	if (!r->lossless || o->sample_given)
+		err = mkhct_verify(r->compressor, model, reader, o->quality_sample, results,
+				   mkhct_progress_tick, &r->progress, &r->diag);
+	written.reader = reader;
+	if (!err)
+		err = mkhct_report_add(r->report, model->entry, &written, 0, &r->diag);
+	if (!err)
+		mkhct_progress_file(&r->progress, model->entry->name, model->entry->size, reader,
+				    results);
 	hct_reader_close(reader);
+	return err;
+}
+
+static const struct mkhct_model_goals *goals_of(const struct run *r,
+						const struct mkhct_entry *entry)
+{
+	for (size_t i = 0; i < r->goals.count; i++)
+		if (r->goals.models[i].entry == entry)
+			return &r->goals.models[i];
+	return NULL;
+}
+
+static hct_error write_mapped(struct run *r, const struct mkhct_model *model, int fd,
+			      const char *name)
+{
+	const struct mkhct_model_goals *goals = goals_of(r, model->entry);
+	struct mkhct_task task = {.options = r->recipe};
+	hct_error err;
+
+	if (!goals || goals->count != model->st.count)
+		return hct_fail(
+			&r->diag, HCT_ERR_CHANGED,
+			"%s: changed while it was read; run again when nothing writes to it",
+			model->entry->path);
+	task.goals = r->lossless ? NULL : goals->goals;
+	task.results = calloc(goals->count + 1, sizeof(*task.results));
+	if (!task.results)
+		return hct_fail(&r->diag, HCT_ERR_NOMEM, "%s: out of memory", model->entry->path);
+	err = mkhct_compress(r->compressor, model, &task, fd, name, &r->progress.meter,
+			     mkhct_progress_tick, &r->progress, &r->diag);
+	if (!err && fchmod(fd, model->entry->mode) != 0)
+		err = hct_fail_errno(&r->diag, errno, "%s: cannot be given its mode", name);
+	if (!err)
+		err = report_model(r, model, fd, name, goals, task.results);
+	free(task.results);
 	return err;
 }
 
@@ -135,12 +182,9 @@ static hct_error write_model(struct run *r, const struct mkhct_entry *entry, int
 		return err;
 	err = mkhct_model_map(&model, &r->diag);
 	if (!err)
-		err = mkhct_compress(r->compressor, &model, NULL, NULL, fd, name, &r->progress.meter,
-				     mkhct_progress_tick, &r->progress, &r->diag);
+		err = write_mapped(r, &model, fd, name);
 	mkhct_model_close(&model);
-	if (!err && fchmod(fd, entry->mode) != 0)
-		err = hct_fail_errno(&r->diag, errno, "%s: cannot be given its mode", name);
-	return err ? err : report_model(r, entry, fd, name);
+	return err;
 }
 
 static hct_error write_carried(struct run *r, const struct mkhct_entry *entry, int fd,
@@ -152,7 +196,7 @@ static hct_error write_carried(struct run *r, const struct mkhct_entry *entry, i
 
 	if (err)
 		return err;
-	mkhct_progress_file(&r->progress, entry->name, entry->size, NULL);
+	mkhct_progress_file(&r->progress, entry->name, entry->size, NULL, NULL);
 	return mkhct_report_add(r->report, entry, NULL, checksum, &r->diag);
 }
 
@@ -201,6 +245,15 @@ out:
 	return err;
 }
 
+/* Standard output has it, or it was in vain. */
+static hct_error flush_output(struct run *r, const char *what)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return HCT_OK;
+	return hct_fail_errno(&r->diag, errno ? errno : EIO, "%s", what);
+}
+
 static hct_error print_result(struct run *r, double seconds)
 {
 	hct_error err = HCT_OK;
@@ -209,47 +262,138 @@ static hct_error print_result(struct run *r, double seconds)
 		err = mkhct_report_print_json(r->report, stdout, &r->diag);
 	else if (!r->options.quiet)
 		mkhct_report_print_table(r->report, seconds, stdout);
-	errno = 0;
-	if (!err && (fflush(stdout) != 0 || ferror(stdout)))
-		err = hct_fail_errno(
-			&r->diag, errno ? errno : EIO,
-			"the bundle is written, but not the report to standard output");
+	return err ? err
+		   : flush_output(r,
+				  "the bundle is written, but not the report to standard output");
+}
+
+/* What there is to do, all of it checked; nothing is written. */
+static hct_error prepare(struct run *r)
+{
+	const struct mkhct_options *o = &r->options;
+	struct hct_diag note;
+	hct_error err;
+
+	err = mkhct_source_scan(o->source, &r->source, &r->diag);
+	if (!err && o->out)
+		err = mkhct_output_open(o->out, &r->source, o->force, &r->output, &r->diag);
+	if (!err)
+		err = mkhct_shards_check(&r->source, &r->diag);
+	if (!err)
+		err = check_carried(r);
+	if (!err)
+		err = mkhct_goals_create(&r->source, o, &r->goals, &r->diag);
+	if (!err)
+		err = mkhct_compressor_create(o->jobs, &r->compressor, &r->diag);
+	if (err)
+		return err;
+	r->lossless = mkhct_recipe_is_lossless(o);
+	r->recipe = mkhct_recipe_text(o, mkhct_policy_importance_checksum(r->goals.policy));
+	if (!r->recipe)
+		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
+			     r->source.model_bytes + r->source.carried_bytes);
+	for (unsigned i = 0; mkhct_policy_note(r->goals.policy, i, &note); i++)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
+	return HCT_OK;
+}
+
+static void measuring(void *progress, const char *what)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "measuring %s", what);
+	mkhct_progress_tick(progress, text);
+}
+
+/* --policy adaptive. */
+static hct_error measure_spectra(struct run *r)
+{
+	hct_error err = HCT_OK;
+
+	for (size_t i = 0; !err && i < r->goals.count; i++) {
+		struct mkhct_model_goals *goals = &r->goals.models[i];
+		struct mkhct_model model;
+
+		err = mkhct_model_open(goals->entry, &model, &r->diag);
+		if (err)
+			return err;
+		err = goals->count == model.st.count
+			      ? mkhct_model_map(&model, &r->diag)
+			      : hct_fail(&r->diag, HCT_ERR_CHANGED, "%s: changed meanwhile",
+					 goals->entry->path);
+		if (!err)
+			err = mkhct_survey_spectra(r->compressor, &model, goals, measuring,
+						   &r->progress, &r->diag);
+		mkhct_model_close(&model);
+	}
 	return err;
 }
 
-static hct_error run(struct run *r)
+/* Turns targets into errors, and for a dry run forecasts all tensors. */
+static hct_error resolve(struct run *r, double *model_bytes)
 {
-	const struct mkhct_options *o = &r->options;
-	struct mkhct_source *source = &r->source;
+	const struct mkhct_wish *wish = &r->options.policy.wish;
+	struct mkhct_budget budget = {.wish = wish,
+				      .source = &r->source,
+				      .options = r->recipe,
+				      .tick = measuring,
+				      .tick_arg = &r->progress};
+	struct hct_diag note = {""};
+	hct_error err = HCT_OK;
+
+	budget.rest = (double)r->source.carried_bytes +
+		      mkhct_report_forecast(&r->source, &r->goals, r->recipe);
+	if (mkhct_wish_is_budget(wish))
+		err = mkhct_budget_meet(&budget, r->compressor, &r->goals, &note, &r->diag);
+	else if (r->goals.open)
+		err = measure_spectra(r);
+	if (!err && r->options.dry_run && !mkhct_wish_is_budget(wish))
+		err = mkhct_budget_forecast(&budget, r->compressor, &r->goals, &r->diag);
+	if (!err && r->options.dry_run)
+		err = mkhct_budget_bytes(&budget, &r->goals, model_bytes, &r->diag);
+	mkhct_progress_clear(&r->progress);
+	if (!err && *note.text)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
+	return err;
+}
+
+static hct_error print_preview(struct run *r, double model_bytes)
+{
+	struct mkhct_preview preview = {.source = &r->source,
+					.goals = &r->goals,
+					.options = r->recipe,
+					.model_bytes = model_bytes};
+	hct_error err = HCT_OK;
+
+	if (r->options.json)
+		err = mkhct_preview_print_json(&preview, stdout, &r->diag);
+	else if (!r->options.quiet)
+		err = mkhct_preview_print(&preview, stdout, &r->diag);
+	return err ? err : flush_output(r, "standard output cannot be written");
+}
+
+static hct_error write_bundle(struct run *r, double started)
+{
+	const struct mkhct_source *source = &r->source;
 	double seconds;
 	hct_error err;
 
-	err = mkhct_source_scan(o->source, source, &r->diag);
-	if (!err)
-		err = mkhct_output_open(o->out, source, o->force, &r->output, &r->diag);
-	if (!err)
-		err = mkhct_shards_check(source, &r->diag);
-	if (!err)
-		err = check_files(r);
-	if (!err)
-		err = mkhct_compressor_create(o->jobs, &r->compressor, &r->diag);
-	if (!err)
-		err = mkhct_report_create(source, &r->report, &r->diag);
+	err = mkhct_report_create(source, r->recipe, r->lossless, &r->report, &r->diag);
 	if (err)
 		return err;
 	r->begun = 1;
 	err = mkhct_output_begin(r->output, &r->diag);
 	if (err)
 		return err;
-	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
-			     source->model_bytes + source->carried_bytes);
+	hct_meter_start(&r->progress.meter, source->model_bytes + source->carried_bytes);
 	warn_of_environment(r);
 	warn_of_small_space(r);
 	warn_of_baggage(r);
 	for (size_t i = 0; !err && i < source->count; i++)
 		err = write_entry(r, &source->entries[i]);
 	mkhct_progress_clear(&r->progress);
-	seconds = hct_meter_now() - r->progress.meter.start;
+	seconds = hct_meter_now() - started;
 	if (!err)
 		err = write_report(r, seconds);
 	if (!err)
@@ -261,6 +405,39 @@ static hct_error run(struct run *r)
 	return err ? err : print_result(r, seconds);
 }
 
+static hct_error run(struct run *r)
+{
+	double started = hct_meter_now(), model_bytes = 0;
+	hct_error err = prepare(r);
+
+	if (!err)
+		err = resolve(r, &model_bytes);
+	if (err)
+		return err;
+	return r->options.dry_run ? print_preview(r, model_bytes) : write_bundle(r, started);
+}
+
+static void free_run(struct run *r)
+{
+	mkhct_compressor_free(r->compressor);
+	mkhct_report_free(r->report);
+	mkhct_goals_free(&r->goals);
+	cJSON_free(r->recipe);
+	mkhct_source_free(&r->source);
+	mkhct_options_free(&r->options);
+}
+
+/* The literal coders of the method are still to come. */
+static hct_error check_encoder(struct run *r)
+{
+	enum mkhct_encoder e = r->options.coding.encoder;
+
+	if (e == MKHCT_ENCODER_AUTO || e == MKHCT_ENCODER_TCQ)
+		return HCT_OK;
+	return hct_fail(&r->diag, HCT_ERR_ARGUMENT,
+			"--encoder %s: is not there yet; take auto or tcq", mkhct_encoder_name(e));
+}
+
 int main(int argc, char **argv)
 {
 	struct run r = {.begun = 0};
@@ -270,6 +447,8 @@ int main(int argc, char **argv)
 	if (hct_open_standard_descriptors() < 0)
 		return HCT_EXIT_SYSTEM;
 	err = mkhct_options_parse(argc, argv, &r.options, &r.diag);
+	if (!err && r.options.action == MKHCT_RUN)
+		err = check_encoder(&r);
 	if (err) {
 		fprintf(stderr, "mkhct: %s; try 'mkhct --help'\n", r.diag.text);
 		return HCT_EXIT_USAGE;
@@ -284,8 +463,6 @@ int main(int argc, char **argv)
 	mkhct_interrupt_install();
 	mkhct_model_catch_faults();
 	err = run(&r);
-	mkhct_compressor_free(r.compressor);
-	mkhct_report_free(r.report);
 	clean = mkhct_output_close(r.output);
 	if (err && r.begun && clean)
 		fprintf(stderr, "mkhct: %s; %s is as it was before\n", r.diag.text, r.options.out);
@@ -294,6 +471,6 @@ int main(int argc, char **argv)
 	if (!clean)
 		fprintf(stderr, "mkhct: %s: part files of this run could not be removed\n",
 			r.options.out);
-	mkhct_source_free(&r.source);
+	free_run(&r);
 	return hct_error_exit_code(err);
 }

@@ -167,6 +167,21 @@ hct_error mkhct_model_map(struct mkhct_model *m, struct hct_diag *diag)
 	return HCT_OK;
 }
 
+void mkhct_model_let_go(const struct mkhct_model *m, uint64_t begin, uint64_t end)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	begin = (begin + page - 1) / page * page;
+	end = end / page * page;
+	if (begin < end)
+		madvise((void *)(m->map + begin), (size_t)(end - begin), MADV_DONTNEED);
+}
+
+const uint8_t *mkhct_model_data(const struct mkhct_model *m, const struct hct_tensor *t)
+{
+	return m->map + m->st.header_len + t->begin;
+}
+
 void mkhct_model_close(struct mkhct_model *m)
 {
 	if (m->map)

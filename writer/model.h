@@ -31,6 +31,13 @@ hct_error mkhct_model_map(struct mkhct_model *m, struct hct_diag *diag);
 hct_error mkhct_model_guard(const struct mkhct_model *m, hct_error (*work)(void *), void *arg,
 			    struct hct_diag *diag);
 
+/* Takes the whole pages of a range of the map out of this process.  They stay in the page
+ * cache, so a thread that still reads them only faults them in again. */
+void mkhct_model_let_go(const struct mkhct_model *m, uint64_t begin, uint64_t end);
+
+/* The bytes of a tensor in the map. */
+const uint8_t *mkhct_model_data(const struct mkhct_model *m, const struct hct_tensor *t);
+
 /* Installs the SIGBUS handler behind mkhct_model_guard; once, before threads start. */
 void mkhct_model_catch_faults(void);
 

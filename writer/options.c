@@ -1,28 +1,57 @@
 #include "options.h"
 
-#include <errno.h>
 #include <getopt.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/pool.h"
+#include "writer/number.h"
 
 #define MAX_JOBS 1024
-
-enum { OPT_LOSSLESS = 256, OPT_JSON };
 
 const char mkhct_options_help[] =
 	"Usage: mkhct [OPTION]... SRC OUT\n"
 	"Compress the model SRC (a folder, or one .safetensors file) into the bundle OUT.\n"
 	"\n"
-	"      --lossless  every file comes back bit for bit (the default)\n"
-	"  -j, --jobs N    encode with N threads (default: one for each CPU)\n"
-	"  -f, --force     write the bundle OUT anew when it exists\n"
-	"  -q, --quiet     print nothing but errors\n"
-	"  -v, --verbose   print a line for each tensor\n"
-	"      --json      print the final report as JSON\n"
-	"  -V, --version   print the version\n"
-	"  -h, --help      print this help\n"
+	"What is wanted, one of:\n"
+	"      --retention R  the error that keeping the fraction R of coefficients of\n"
+	"                     white noise leaves (default: .70, a cosine of .993)\n"
+	"      --cosine C     a cosine of C between each matrix and its source\n"
+	"      --snr DB       a ratio of DB decibels between source and error\n"
+	"      --bpw B        B bits a weight, whole files over all weights, 1 to 16\n"
+	"      --size BYTES   a bundle of that size; K, M and G are powers of 1024\n"
+	"      --lossless     every file comes back bit for bit\n"
+	"Norms, biases and other small or 1-D tensors are lossless always.\n"
+	"\n"
+	"Which tensor gets what:\n"
+	"      --policy P     uniform: the same for all (default); hybrid: first and last\n"
+	"                     layers better; layertype: by role; adaptive: by spectrum;\n"
+	"                     importance: by role or FILE\n"
+	"      --target-quality Q  of adaptive: fraction of energy to keep, 0 to 1\n"
+	"      --importance FILE   of importance: JSON with a number for each tensor\n"
+	"      --keep PATTERN      tensors of such names are lossless\n"
+	"      --tensor PATTERN=TARGET  tensors of such names get TARGET: lossless, a\n"
+	"                     retention, retention:R, cosine:C or snr:DB\n"
+	"\n"
+	"How it is coded:\n"
+	"      --effort N     1 (quick) to 9 (small); default: 5\n"
+	"      --transform T  auto, none or dct; default: auto\n"
+	"      --encoder E    auto, tcq, topk, mixed, svd or int4; default: auto\n"
+	"      --fp16-ratio F of mixed: fraction of coefficients in FP16; default: .20\n"
+	"      --layers N     refinements that a reader can leave out, 1 to 4; default: 1\n"
+	"\n"
+	"Running:\n"
+	"      --dry-run      write nothing; print what would be done to each tensor\n"
+	"      --quality-sample F  decode and measure that fraction of tensors, 0 to 1;\n"
+	"                     default: .05\n"
+	"  -j, --jobs N       encode with N threads (default: one for each CPU)\n"
+	"  -f, --force        write the bundle OUT anew when it exists\n"
+	"  -q, --quiet        print nothing but errors\n"
+	"  -v, --verbose      print a line for each tensor\n"
+	"      --json         print the final report as JSON\n"
+	"  -V, --version      print the version\n"
+	"  -h, --help         print this help\n"
 	"\n"
 	"OUT is a new or an empty folder. Mount it with hctfs; list, check and extract it\n"
 	"with hct.\n"
@@ -30,18 +59,262 @@ const char mkhct_options_help[] =
 	"Exit status: 0 done; 1 SRC is damaged, invalid or unsupported; 2 wrong command\n"
 	"line; 3 system error (I/O, memory, disk full, OUT exists); 130 interrupted.\n";
 
-static hct_error parse_jobs(const char *text, unsigned *jobs, struct hct_diag *diag)
-{
-	char *end;
-	unsigned long n;
+static const char *const transforms[] = {[MKHCT_TRANSFORM_AUTO] = "auto",
+					 [MKHCT_TRANSFORM_NONE] = "none",
+					 [MKHCT_TRANSFORM_DCT] = "dct"};
 
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (errno || end == text || *end || text[0] == '-' || n < 1 || n > MAX_JOBS)
-		return hct_fail(diag, HCT_ERR_ARGUMENT,
-				"--jobs: '%s' is no number of threads (1 to %d)", text, MAX_JOBS);
-	*jobs = (unsigned)n;
+static const char *const encoders[] = {
+	[MKHCT_ENCODER_AUTO] = "auto", [MKHCT_ENCODER_TCQ] = "tcq",
+	[MKHCT_ENCODER_TOPK] = "topk", [MKHCT_ENCODER_MIXED] = "mixed",
+	[MKHCT_ENCODER_SVD] = "svd",   [MKHCT_ENCODER_INT4] = "int4"};
+
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
+
+const char *mkhct_transform_name(enum mkhct_transform t)
+{
+	return transforms[t];
+}
+
+const char *mkhct_encoder_name(enum mkhct_encoder e)
+{
+	return encoders[e];
+}
+
+static const struct mkhct_range jobs_range = {"number of threads", "1 to 1024", 1, MAX_JOBS,
+					      .whole = 1};
+static const struct mkhct_range quality_range = {"quality", "between 0 and 1", 0,
+						 1,         .open_low = 1,     .open_high = 1};
+static const struct mkhct_range effort_range = {"level of effort", "1 to 9", 1, 9, .whole = 1};
+static const struct mkhct_range layers_range = {"number of layers", "1 to 4", 1, 4, .whole = 1};
+static const struct mkhct_range fraction_range = {"fraction", "0 to 1", .low = 0, .high = 1};
+
+enum form { FORM_STOP, FORM_FLAG, FORM_WISH, FORM_WHOLE, FORM_NUMBER, FORM_WORD, FORM_OVERRIDE };
+
+/* The codes of options without a letter begin behind all letters. */
+enum {
+	FIRST_CODE = 256,
+	CODE_WISH = FIRST_CODE, /* and one for each wish */
+	CODE_POLICY = CODE_WISH + MKHCT_WISH_COUNT,
+	CODE_QUALITY,
+	CODE_IMPORTANCE,
+	CODE_KEEP,
+	CODE_TENSOR,
+	CODE_EFFORT,
+	CODE_TRANSFORM,
+	CODE_ENCODER,
+	CODE_FP16_RATIO,
+	CODE_LAYERS,
+	CODE_DRY_RUN,
+	CODE_QUALITY_SAMPLE,
+	CODE_JSON,
+	CODES_END
+};
+
+/* An option: FLAG sets an int to 1, WHOLE an int, NUMBER a double and WORD an enum, at `at`
+ * of struct mkhct_options; STOP ends parsing with an action. */
+struct spec {
+	const char *name;
+	int code;
+	enum form form;
+	size_t at;
+	const struct mkhct_range *range;
+};
+
+#define AT(member) offsetof(struct mkhct_options, member)
+
+static const struct spec specs[] = {
+	{"lossless", CODE_WISH + MKHCT_WISH_LOSSLESS, FORM_WISH, 0, NULL},
+	{"retention", CODE_WISH + MKHCT_WISH_RETENTION, FORM_WISH, 0, NULL},
+	{"cosine", CODE_WISH + MKHCT_WISH_COSINE, FORM_WISH, 0, NULL},
+	{"snr", CODE_WISH + MKHCT_WISH_SNR, FORM_WISH, 0, NULL},
+	{"bpw", CODE_WISH + MKHCT_WISH_BPW, FORM_WISH, 0, NULL},
+	{"size", CODE_WISH + MKHCT_WISH_SIZE, FORM_WISH, 0, NULL},
+	{"policy", CODE_POLICY, FORM_WORD, AT(policy.kind), NULL},
+	{"target-quality", CODE_QUALITY, FORM_NUMBER, AT(policy.quality), &quality_range},
+	{"importance", CODE_IMPORTANCE, FORM_WORD, AT(policy.importance), NULL},
+	{"keep", CODE_KEEP, FORM_OVERRIDE, 0, NULL},
+	{"tensor", CODE_TENSOR, FORM_OVERRIDE, 0, NULL},
+	{"effort", CODE_EFFORT, FORM_WHOLE, AT(coding.effort), &effort_range},
+	{"transform", CODE_TRANSFORM, FORM_WORD, AT(coding.transform), NULL},
+	{"encoder", CODE_ENCODER, FORM_WORD, AT(coding.encoder), NULL},
+	{"fp16-ratio", CODE_FP16_RATIO, FORM_NUMBER, AT(coding.fp16_ratio), &fraction_range},
+	{"layers", CODE_LAYERS, FORM_WHOLE, AT(coding.layers), &layers_range},
+	{"dry-run", CODE_DRY_RUN, FORM_FLAG, AT(dry_run), NULL},
+	{"quality-sample", CODE_QUALITY_SAMPLE, FORM_NUMBER, AT(quality_sample), &fraction_range},
+	{"jobs", 'j', FORM_WHOLE, AT(jobs), &jobs_range},
+	{"force", 'f', FORM_FLAG, AT(force), NULL},
+	{"quiet", 'q', FORM_FLAG, AT(quiet), NULL},
+	{"verbose", 'v', FORM_FLAG, AT(verbose), NULL},
+	{"json", CODE_JSON, FORM_FLAG, AT(json), NULL},
+	{"version", 'V', FORM_STOP, MKHCT_VERSION, NULL},
+	{"help", 'h', FORM_STOP, MKHCT_HELP, NULL},
+};
+
+struct parse {
+	struct mkhct_options *out;
+	const char *wish;               /* the option that gave the wish, without dashes, or NULL */
+	unsigned char given[CODES_END]; /* by code */
+	size_t overrides_max;
+	struct hct_diag *diag;
+};
+
+static const struct spec *find_spec(int code)
+{
+	for (size_t i = 0; i < COUNT(specs); i++)
+		if (specs[i].code == code)
+			return &specs[i];
+	return NULL;
+}
+
+static int takes_value(const struct spec *s)
+{
+	return s->form != FORM_STOP && s->form != FORM_FLAG &&
+	       s->code != CODE_WISH + MKHCT_WISH_LOSSLESS;
+}
+
+/* What an option without its value lacks. */
+static const char *value_noun(const struct spec *s)
+{
+	if (s->range)
+		return s->range->noun;
+	if (s->form == FORM_WISH)
+		return mkhct_wish_noun((enum mkhct_wish_kind)(s->code - CODE_WISH));
+	switch (s->code) {
+	case CODE_KEEP:
+		return "pattern";
+	case CODE_TENSOR:
+		return "PATTERN=TARGET";
+	case CODE_IMPORTANCE:
+		return "file";
+	default:
+		return "name";
+	}
+}
+
+static hct_error take_word(struct parse *p, const char *option, const char *text,
+			   const char *const *words, size_t count, int *out)
+{
+	char list[128] = "";
+
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(text, words[i]) == 0) {
+			*out = (int)i;
+			return HCT_OK;
+		}
+		if (i)
+			strcat(list, i + 1 < count ? ", " : " or ");
+		strcat(list, words[i]);
+	}
+	return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: '%s' is not known (%s)", option, text,
+			list);
+}
+
+static hct_error take_named(struct parse *p, const struct spec *s, const char *option,
+			    const char *text)
+{
+	const char *policies[MKHCT_POLICY_COUNT];
+	struct mkhct_options *o = p->out;
+	hct_error err = HCT_OK;
+	int word = 0;
+
+	switch (s->code) {
+	case CODE_POLICY:
+		for (int k = 0; k < MKHCT_POLICY_COUNT; k++)
+			policies[k] = mkhct_policy_name((enum mkhct_policy_kind)k);
+		err = take_word(p, option, text, policies, COUNT(policies), &word);
+		o->policy.kind = (enum mkhct_policy_kind)word;
+		break;
+	case CODE_TRANSFORM:
+		err = take_word(p, option, text, transforms, COUNT(transforms), &word);
+		o->coding.transform = (enum mkhct_transform)word;
+		break;
+	case CODE_ENCODER:
+		err = take_word(p, option, text, encoders, COUNT(encoders), &word);
+		o->coding.encoder = (enum mkhct_encoder)word;
+		break;
+	default: /* CODE_IMPORTANCE */
+		if (!*text)
+			err = hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the name is empty", option);
+		o->policy.importance = text;
+	}
+	return err;
+}
+
+static hct_error take_wish(struct parse *p, const struct spec *s, const char *option,
+			   const char *text)
+{
+	if (p->wish && strcmp(p->wish, s->name) == 0)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s is given twice", option);
+	if (p->wish)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT,
+				"--%s and %s exclude each other; give one", p->wish, option);
+	p->wish = s->name;
+	return mkhct_wish_parse((enum mkhct_wish_kind)(s->code - CODE_WISH), option, text,
+				&p->out->policy.wish, p->diag);
+}
+
+/* Cuts PATTERN=TARGET in argv at its last '=', since names may have one. */
+static hct_error take_override(struct parse *p, const struct spec *s, const char *option,
+			       char *text)
+{
+	struct mkhct_policy_options *o = &p->out->policy;
+	struct mkhct_override next = {.pattern = text,
+				      .wish = {.kind = MKHCT_WISH_LOSSLESS},
+				      .keep = s->code == CODE_KEEP};
+	hct_error err;
+
+	if (!next.keep) {
+		char *equals = strrchr(text, '=');
+
+		if (!equals)
+			return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: '%s' is no PATTERN=TARGET",
+					option, text);
+		*equals = '\0';
+		err = mkhct_wish_parse_target(option, equals + 1, &next.wish, p->diag);
+		if (err)
+			return err;
+	}
+	if (!*text)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the pattern is empty", option);
+	if (!o->overrides)
+		o->overrides = calloc(p->overrides_max, sizeof(*o->overrides));
+	if (!o->overrides)
+		return hct_fail(p->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	o->overrides[o->override_count++] = next;
 	return HCT_OK;
+}
+
+static hct_error take_option(struct parse *p, const struct spec *s, char *text)
+{
+	char *place = (char *)p->out + s->at;
+	char option[32] = "--";
+	hct_error err = HCT_OK;
+	double number = 0;
+
+	strcat(option, s->name);
+	p->given[s->code] = 1;
+	switch (s->form) {
+	case FORM_STOP:
+		break;
+	case FORM_FLAG:
+		*(int *)(void *)place = 1;
+		break;
+	case FORM_WISH:
+		return take_wish(p, s, option, text);
+	case FORM_WHOLE:
+		err = mkhct_number_parse(option, text, s->range, &number, p->diag);
+		*(int *)(void *)place = (int)number;
+		break;
+	case FORM_NUMBER:
+		err = mkhct_number_parse(option, text, s->range, &number, p->diag);
+		*(double *)(void *)place = number;
+		break;
+	case FORM_WORD:
+		return take_named(p, s, option, text);
+	case FORM_OVERRIDE:
+		return take_override(p, s, option, text);
+	}
+	return err;
 }
 
 /* getopt says in optopt what was wrong: 0 for a long option that it does not know, an
@@ -50,7 +323,7 @@ static hct_error bad_option(char **argv, struct hct_diag *diag)
 {
 	if (optopt == 0)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no such option", argv[optind - 1]);
-	if (optopt >= OPT_LOSSLESS || strchr("jfqvVh", optopt))
+	if (find_spec(optopt))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: this option takes no value",
 				argv[optind - 1]);
 	return hct_fail(diag, HCT_ERR_ARGUMENT, "-%c: no such option", optopt);
@@ -59,76 +332,102 @@ static hct_error bad_option(char **argv, struct hct_diag *diag)
 static hct_error take_operands(int argc, char **argv, struct mkhct_options *out,
 			       struct hct_diag *diag)
 {
-	if (argc - optind < 2)
+	int missing = 2 - (argc - optind);
+
+	if (missing == 2 || (missing == 1 && !out->dry_run))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s is missing",
-				argc == optind ? "SRC" : "OUT");
-	if (argc - optind > 2)
+				missing == 2 ? "SRC" : "OUT");
+	if (missing < 0)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "'%s' is one argument too many",
 				argv[optind + 2]);
 	out->source = argv[optind];
-	out->out = argv[optind + 1];
-	if (!*out->source || !*out->out)
+	out->out = missing ? NULL : argv[optind + 1];
+	if (!*out->source || (out->out && !*out->out))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s is empty",
 				*out->source ? "OUT" : "SRC");
 	return HCT_OK;
 }
 
+/* What each option by itself cannot know. */
+static hct_error check_together(const struct parse *p)
+{
+	struct mkhct_options *o = p->out;
+	struct mkhct_policy_options *policy = &o->policy;
+	const char *why = NULL;
+
+	if (policy->importance && !p->given[CODE_POLICY])
+		policy->kind = MKHCT_POLICY_IMPORTANCE;
+	o->sample_given = p->given[CODE_QUALITY_SAMPLE];
+	if (o->quiet && o->verbose)
+		why = "--quiet and --verbose exclude each other";
+	else if (policy->importance && policy->kind != MKHCT_POLICY_IMPORTANCE)
+		why = "--importance: only --policy importance reads a file; leave one out";
+	else if (p->given[CODE_QUALITY] && policy->kind != MKHCT_POLICY_ADAPTIVE)
+		why = "--target-quality: give --policy adaptive with it";
+	else if (p->given[CODE_FP16_RATIO] && o->coding.encoder != MKHCT_ENCODER_MIXED)
+		why = "--fp16-ratio: give --encoder mixed with it";
+	if (why)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s", why);
+	if (p->given[CODE_QUALITY] && p->wish)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT,
+				"--%s and --target-quality exclude each other; give one", p->wish);
+	return mkhct_policy_check(policy, p->diag);
+}
+
+static void make_longs(struct option *longs)
+{
+	for (size_t i = 0; i < COUNT(specs); i++)
+		longs[i] = (struct option){specs[i].name,
+					   takes_value(&specs[i]) ? required_argument : no_argument,
+					   NULL, specs[i].code};
+}
+
 hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 			      struct hct_diag *diag)
 {
-	static const struct option longs[] = {{"lossless", no_argument, NULL, OPT_LOSSLESS},
-					      {"jobs", required_argument, NULL, 'j'},
-					      {"force", no_argument, NULL, 'f'},
-					      {"quiet", no_argument, NULL, 'q'},
-					      {"verbose", no_argument, NULL, 'v'},
-					      {"json", no_argument, NULL, OPT_JSON},
-					      {"version", no_argument, NULL, 'V'},
-					      {"help", no_argument, NULL, 'h'},
-					      {NULL, 0, NULL, 0}};
+	struct option longs[COUNT(specs) + 1] = {{NULL, 0, NULL, 0}};
+	struct parse p = {.out = out, .overrides_max = (size_t)argc, .diag = diag};
 	hct_error err = HCT_OK;
 	int c;
 
-	*out = (struct mkhct_options){.action = MKHCT_RUN};
+	*out = (struct mkhct_options){
+		.action = MKHCT_RUN,
+		.quality_sample = .05,
+		.policy = {.wish = mkhct_wish_default()},
+		.coding = {.effort = 5, .fp16_ratio = .20, .layers = 1},
+	};
+	make_longs(longs);
 	optind = 0; /* glibc: start anew, also when it was called before */
 	opterr = 0;
 	while (!err && (c = getopt_long(argc, argv, ":j:fqvVh", longs, NULL)) != -1) {
-		switch (c) {
-		case OPT_LOSSLESS:
-			break;
-		case 'j':
-			err = parse_jobs(optarg, &out->jobs, diag);
-			break;
-		case 'f':
-			out->force = 1;
-			break;
-		case 'q':
-			out->quiet = 1;
-			break;
-		case 'v':
-			out->verbose = 1;
-			break;
-		case OPT_JSON:
-			out->json = 1;
-			break;
-		case 'V':
-			out->action = MKHCT_VERSION;
-			return HCT_OK;
-		case 'h':
-			out->action = MKHCT_HELP;
-			return HCT_OK;
-		case ':':
-			err = hct_fail(diag, HCT_ERR_ARGUMENT, "%s: needs a number of threads",
-				       argv[optind - 1]);
-			break;
-		default:
+		const struct spec *s = find_spec(c == ':' ? optopt : c);
+
+		if (c == ':')
+			err = hct_fail(diag, HCT_ERR_ARGUMENT, "%s: needs a %s", argv[optind - 1],
+				       value_noun(s));
+		else if (c == '?')
 			err = bad_option(argv, diag);
+		else
+			err = take_option(&p, s, optarg);
+		if (!err && s->form == FORM_STOP) {
+			out->action = (enum mkhct_action)s->at;
+			return HCT_OK;
 		}
 	}
 	if (!err)
 		err = take_operands(argc, argv, out, diag);
-	if (!err && out->quiet && out->verbose)
-		err = hct_fail(diag, HCT_ERR_ARGUMENT, "--quiet and --verbose exclude each other");
+	if (!err)
+		err = check_together(&p);
+	if (err)
+		mkhct_options_free(out);
 	if (!out->jobs)
 		out->jobs = hct_pool_default_threads();
 	return err;
+}
+
+void mkhct_options_free(struct mkhct_options *o)
+{
+	free(o->policy.overrides);
+	o->policy.overrides = NULL;
+	o->policy.override_count = 0;
 }

@@ -3,19 +3,56 @@
 #define MKHCT_OPTIONS_H
 
 #include "codec/error.h"
+#include "writer/policy.h"
 
 enum mkhct_action { MKHCT_RUN, MKHCT_HELP, MKHCT_VERSION };
 
-struct mkhct_options {
-	enum mkhct_action action;
-	const char *source, *out; /* MKHCT_RUN: both set; they point into argv */
-	unsigned jobs;            /* encoding threads, at least 1 */
-	int force, quiet, verbose, json;
+enum mkhct_transform { MKHCT_TRANSFORM_AUTO, MKHCT_TRANSFORM_NONE, MKHCT_TRANSFORM_DCT };
+
+enum mkhct_encoder {
+	MKHCT_ENCODER_AUTO,
+	MKHCT_ENCODER_TCQ,
+	MKHCT_ENCODER_TOPK,
+	MKHCT_ENCODER_MIXED,
+	MKHCT_ENCODER_SVD,
+	MKHCT_ENCODER_INT4
 };
 
-/* Errors: HCT_ERR_ARGUMENT, with a line that says which word is wrong. */
+/* How lossy tensors are coded, whatever is wanted of them. */
+struct mkhct_coding_options {
+	int effort; /* 1 to 9 */
+	enum mkhct_transform transform;
+	enum mkhct_encoder encoder;
+	double fp16_ratio; /* MIXED: fraction of kept coefficients in FP16, 0 to 1 */
+	int layers;        /* of a chunk, 1 to 4 */
+};
+
+struct mkhct_options {
+	enum mkhct_action action;
+	const char *source, *out; /* MKHCT_RUN: both set, but for out == NULL when a dry run
+				   * has none; they point into argv */
+	unsigned jobs;            /* encoding threads, at least 1 */
+	int force, quiet, verbose, json;
+	int dry_run;
+	double quality_sample; /* fraction of tensors to decode and measure, 0 to 1 */
+	int sample_given;      /* 1: and the user said so */
+	struct mkhct_policy_options policy;
+	struct mkhct_coding_options coding;
+};
+
+/* On success *out goes to mkhct_options_free; it points into argv, and PATTERN=TARGET is cut
+ * in two there.  What has been parsed is consistent: one wish,
+ * no option that the others make void, mkhct_policy_check passed.  Errors: HCT_ERR_ARGUMENT,
+ * with a line that says which word is wrong; HCT_ERR_NOMEM. */
 hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 			      struct hct_diag *diag);
+
+/* Harmless on a zeroed struct and when repeated. */
+void mkhct_options_free(struct mkhct_options *o);
+
+/* Words of the command line. */
+const char *mkhct_transform_name(enum mkhct_transform t);
+const char *mkhct_encoder_name(enum mkhct_encoder e);
 
 /* What --help prints. */
 extern const char mkhct_options_help[];

@@ -96,13 +96,14 @@ static void show_shape(const struct hct_tensor *t, char *buf, size_t size)
 	}
 }
 
-static void show_tensors(struct mkhct_progress *p, const hct_reader *reader)
+static void show_tensors(struct mkhct_progress *p, const hct_reader *reader,
+			 const struct mkhct_result *results)
 {
 	const struct hct_safetensors *st = hct_reader_safetensors(reader);
 
 	for (size_t i = 0; i < st->count; i++) {
 		const struct hct_tensor *t = &st->tensors[i];
-		char name[512], dtype[64], shape[256], ratio[16] = "-";
+		char name[512], dtype[64], shape[256], ratio[16] = "-", loss[64] = "";
 		struct hct_coding coding;
 
 		hct_reader_coding(reader, i, &coding);
@@ -110,15 +111,19 @@ static void show_tensors(struct mkhct_progress *p, const hct_reader *reader)
 		if (coding.stored_bytes)
 			snprintf(ratio, sizeof(ratio), "%.3f",
 				 (double)hct_tensor_bytes(t) / (double)coding.stored_bytes);
-		mkhct_progress_note(p, "  %s  %s  %s  %s  %s",
+		if (results[i].error > 0)
+			snprintf(loss, sizeof(loss), "  %.3f bits  cosine %.5f",
+				 8 * (double)coding.stored_bytes / (double)t->elements,
+				 mkhct_result_cosine(&results[i]));
+		mkhct_progress_note(p, "  %s  %s  %s  %s  %s%s",
 				    mkhct_name_printable(t->name, name, sizeof(name)),
 				    mkhct_name_printable(t->dtype_name, dtype, sizeof(dtype)),
-				    shape, coding.codec, ratio);
+				    shape, coding.codec, ratio, loss);
 	}
 }
 
 void mkhct_progress_file(struct mkhct_progress *p, const char *name, uint64_t source_bytes,
-			 const hct_reader *reader)
+			 const hct_reader *reader, const struct mkhct_result *results)
 {
 	char shown[512], from[HCT_UNITS_MAX], to[HCT_UNITS_MAX];
 
@@ -134,5 +139,5 @@ void mkhct_progress_file(struct mkhct_progress *p, const char *name, uint64_t so
 	mkhct_progress_note(p, "%s: %s to %s, ratio %.3f", shown, from, to,
 			    (double)source_bytes / (double)hct_reader_file_bytes(reader));
 	if (p->verbose)
-		show_tensors(p, reader);
+		show_tensors(p, reader, results);
 }

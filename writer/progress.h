@@ -7,6 +7,7 @@
 
 #include "codec/meter.h"
 #include "codec/reader.h"
+#include "writer/compress.h"
 
 struct mkhct_progress {
 	FILE *stream;
@@ -25,10 +26,10 @@ void mkhct_progress_start(struct mkhct_progress *p, FILE *stream, int quiet, int
  * that is being worked on. */
 void mkhct_progress_tick(void *progress, const char *what);
 
-/* A file is done.  verbose: a line for each tensor of a model; reader is NULL for a file
- * that was carried. */
+/* A file is done.  verbose: a line for each tensor of a model, with bits a weight and cosine
+ * where it was coded with loss; reader and results are NULL for a file that was carried. */
 void mkhct_progress_file(struct mkhct_progress *p, const char *name, uint64_t source_bytes,
-			 const hct_reader *reader);
+			 const hct_reader *reader, const struct mkhct_result *results);
 
 /* A line for the user in between. */
 void mkhct_progress_note(struct mkhct_progress *p, const char *format, ...)

@@ -8,8 +8,10 @@
 #include <cjson/cJSON.h>
 
 #include "codec/hct.h"
+#include "codec/metrics.h"
 #include "codec/units.h"
 #include "writer/names.h"
+#include "writer/tally.h"
 
 /* The key of a model's tensor list; "tensors" is their number. */
 #define TENSOR_LIST "tensor_list"
@@ -20,8 +22,12 @@ struct sums {
 
 struct mkhct_report {
 	const struct mkhct_source *source;
-	cJSON *files, *folders; /* arrays */
-	cJSON *document;        /* once mkhct_report_full has put it together; owns both */
+	const char *options;             /* JSON */
+	int lossless;                    /* all of it, by its options */
+	struct mkhct_tally lossy, exact; /* tensors of a lossy bundle */
+	uint64_t bf16_bytes;             /* of all model files */
+	cJSON *files, *folders;          /* arrays */
+	cJSON *document;                 /* once mkhct_report_full has put it together; owns both */
 	struct sums models, carried;
 };
 
@@ -30,13 +36,17 @@ static double ratio_of(uint64_t source, uint64_t stored)
 	return stored ? (double)source / (double)stored : 1;
 }
 
-hct_error mkhct_report_create(const struct mkhct_source *source, struct mkhct_report **out,
-			      struct hct_diag *diag)
+hct_error mkhct_report_create(const struct mkhct_source *source, const char *options, int lossless,
+			      struct mkhct_report **out, struct hct_diag *diag)
 {
 	struct mkhct_report *r = calloc(1, sizeof(*r));
 
 	if (r) {
 		r->source = source;
+		r->options = options;
+		r->lossless = lossless;
+		mkhct_tally_begin(&r->lossy);
+		mkhct_tally_begin(&r->exact);
 		r->files = cJSON_CreateArray();
 		r->folders = cJSON_CreateArray();
 	}
@@ -76,19 +86,68 @@ static int add_shape(cJSON *object, const struct hct_tensor *t)
 	return shape ? 0 : -1;
 }
 
-static char *tensor_text(const hct_reader *reader, size_t i)
+/* Seven digits: sums of the encoder are exact to about that. */
+static int add_rounded(cJSON *object, const char *key, double value)
 {
-	const struct hct_tensor *t = &hct_reader_safetensors(reader)->tensors[i];
+	char text[32];
+
+	snprintf(text, sizeof(text), "%.7g", value);
+	return cJSON_AddRawToObject(object, key, text) ? 0 : -1;
+}
+
+static int add_tile(cJSON *object, const struct hct_plan_info *plan)
+{
+	cJSON *tile = cJSON_AddArrayToObject(object, "tile");
+
+	return tile && cJSON_AddItemToArray(tile, cJSON_CreateNumber(plan->tile_rows)) &&
+			       cJSON_AddItemToArray(tile, cJSON_CreateNumber(plan->tile_columns))
+		       ? 0
+		       : -1;
+}
+
+static int is_lossy(const struct mkhct_written *m, size_t i)
+{
+	return m->results[i].error > 0;
+}
+
+/* What a tensor of a lossy bundle got, and why. */
+static int add_quality(cJSON *object, const struct mkhct_written *m, size_t i)
+{
+	const struct mkhct_decision *d = &m->goals->decisions[i];
+	const struct mkhct_result *r = &m->results[i];
+	double target = m->goals->goals[i].relative_squared_error;
+
+	if (!cJSON_AddStringToObject(object, "reason", d->reason) ||
+	    (target > 0 && add_rounded(object, "target_error", target) != 0) ||
+	    (r->verified && !cJSON_AddTrueToObject(object, "verified")))
+		return -1;
+	if (!is_lossy(m, i))
+		return r->plan.why && !cJSON_AddStringToObject(object, "lossless_because",
+							       r->plan.why)
+			       ? -1
+			       : 0;
+	return add_rounded(object, "relative_squared_error", mkhct_result_error(r)) == 0 &&
+			       add_rounded(object, "cosine", mkhct_result_cosine(r)) == 0 &&
+			       add_tile(object, &r->plan) == 0 &&
+			       cJSON_AddNumberToObject(object, "layers", r->plan.layers)
+		       ? 0
+		       : -1;
+}
+
+static char *tensor_text(const struct mkhct_report *r, const struct mkhct_written *m, size_t i)
+{
+	const struct hct_tensor *t = &hct_reader_safetensors(m->reader)->tensors[i];
 	cJSON *object = cJSON_CreateObject();
 	struct hct_coding coding;
 	char *text = NULL;
 
-	hct_reader_coding(reader, i, &coding);
+	hct_reader_coding(m->reader, i, &coding);
 	if (object && cJSON_AddStringToObject(object, "name", t->name) &&
 	    cJSON_AddStringToObject(object, "dtype", t->dtype_name) && add_shape(object, t) == 0 &&
 	    cJSON_AddStringToObject(object, "codec", coding.codec) &&
 	    mkhct_json_add_u64(object, "source_bytes", hct_tensor_bytes(t)) == 0 &&
-	    mkhct_json_add_u64(object, "stored_bytes", coding.stored_bytes) == 0)
+	    mkhct_json_add_u64(object, "stored_bytes", coding.stored_bytes) == 0 &&
+	    (r->lossless || add_quality(object, m, i) == 0))
 		text = cJSON_PrintUnformatted(object);
 	cJSON_Delete(object);
 	return text;
@@ -96,9 +155,9 @@ static char *tensor_text(const hct_reader *reader, size_t i)
 
 /* Adds the list of tensors as text, a line for each: as cJSON objects the tensors of a
  * model with 100,000 of them would take 100 MB. */
-static int add_tensors(cJSON *object, const hct_reader *reader)
+static int add_tensors(const struct mkhct_report *r, cJSON *object, const struct mkhct_written *m)
 {
-	size_t count = hct_reader_safetensors(reader)->count, size;
+	size_t count = hct_reader_safetensors(m->reader)->count, size;
 	char *list = NULL;
 	FILE *stream = open_memstream(&list, &size);
 	int rc = -1;
@@ -107,7 +166,7 @@ static int add_tensors(cJSON *object, const hct_reader *reader)
 		return -1;
 	fputc('[', stream);
 	for (size_t i = 0; i < count; i++) {
-		char *text = tensor_text(reader, i);
+		char *text = tensor_text(r, m, i);
 
 		if (!text)
 			goto out;
@@ -124,10 +183,10 @@ out:
 	return rc;
 }
 
-static int add_model(struct mkhct_report *r, cJSON *object, const hct_reader *reader)
+static int add_model(struct mkhct_report *r, cJSON *object, const struct mkhct_written *m)
 {
-	const struct hct_safetensors *st = hct_reader_safetensors(reader);
-	const uint8_t *sha256 = hct_reader_source(reader)->sha256;
+	const struct hct_safetensors *st = hct_reader_safetensors(m->reader);
+	const uint8_t *sha256 = hct_reader_source(m->reader)->sha256;
 	char hex[65];
 
 	for (size_t i = 0; i < 32; i++)
@@ -136,7 +195,15 @@ static int add_model(struct mkhct_report *r, cJSON *object, const hct_reader *re
 	    mkhct_json_add_u64(object, "tensors", st->count) != 0)
 		return -1;
 	r->models.tensors += st->count;
-	return add_tensors(object, reader);
+	r->bf16_bytes += st->header_len;
+	for (size_t i = 0; i < st->count; i++) {
+		struct hct_coding coding;
+
+		hct_reader_coding(m->reader, i, &coding);
+		mkhct_tally_add(is_lossy(m, i) ? &r->lossy : &r->exact, &st->tensors[i],
+				coding.stored_bytes, &m->results[i]);
+	}
+	return add_tensors(r, object, m);
 }
 
 static int add_checksum(cJSON *object, uint64_t checksum)
@@ -148,19 +215,20 @@ static int add_checksum(cJSON *object, uint64_t checksum)
 }
 
 hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *entry,
-			   const hct_reader *reader, uint64_t checksum, struct hct_diag *diag)
+			   const struct mkhct_written *model, uint64_t checksum,
+			   struct hct_diag *diag)
 {
-	uint64_t stored = reader ? hct_reader_file_bytes(reader) : entry->size;
-	struct sums *sums = reader ? &r->models : &r->carried;
+	uint64_t stored = model ? hct_reader_file_bytes(model->reader) : entry->size;
+	struct sums *sums = model ? &r->models : &r->carried;
 	cJSON *object = cJSON_CreateObject();
 
 	if (!object || mkhct_name_to_json(object, entry->name) != 0)
 		goto fail;
 	if (entry->kind != MKHCT_FOLDER) {
-		if (!cJSON_AddStringToObject(object, "kind", reader ? "model" : "carried") ||
+		if (!cJSON_AddStringToObject(object, "kind", model ? "model" : "carried") ||
 		    mkhct_json_add_u64(object, "source_bytes", entry->size) != 0 ||
 		    mkhct_json_add_u64(object, "stored_bytes", stored) != 0 ||
-		    (reader ? add_model(r, object, reader) : add_checksum(object, checksum)) != 0)
+		    (model ? add_model(r, object, model) : add_checksum(object, checksum)) != 0)
 			goto fail;
 		sums->files++;
 		sums->source_bytes += entry->size;
@@ -171,6 +239,64 @@ hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *ent
 fail:
 	cJSON_Delete(object);
 	return hct_fail(diag, HCT_ERR_NOMEM, "out of memory for the report");
+}
+
+/* Everything about the models of a lossy bundle; whole files over all weights. */
+static struct mkhct_tally whole_of(const struct mkhct_report *r)
+{
+	return (struct mkhct_tally){.weights = r->lossy.weights + r->exact.weights,
+				    .tensors = r->models.tensors,
+				    .source_bytes = r->models.source_bytes,
+				    .stored_bytes = r->models.stored_bytes,
+				    .bf16_bytes = r->bf16_bytes + r->lossy.bf16_bytes +
+						  r->exact.bf16_bytes,
+				    .verified = r->lossy.verified + r->exact.verified};
+}
+
+static int add_sums(cJSON *root, const char *key, const struct mkhct_tally *t, cJSON **out)
+{
+	*out = cJSON_AddObjectToObject(root, key);
+	return *out && mkhct_json_add_u64(*out, "tensors", t->tensors) == 0 &&
+			       mkhct_json_add_u64(*out, "weights", t->weights) == 0 &&
+			       mkhct_json_add_u64(*out, "source_bytes", t->source_bytes) == 0 &&
+			       mkhct_json_add_u64(*out, "stored_bytes", t->stored_bytes) == 0 &&
+			       add_rounded(*out, "bits_per_weight", mkhct_tally_bits(t)) == 0
+		       ? 0
+		       : -1;
+}
+
+static int add_worst(cJSON *object, const struct mkhct_tally *t)
+{
+	cJSON *worst = cJSON_AddObjectToObject(object, "worst");
+
+	return worst && cJSON_AddStringToObject(worst, "tensor", t->worst_name) &&
+			       add_rounded(worst, "cosine", t->worst) == 0
+		       ? 0
+		       : -1;
+}
+
+static int add_lossy_totals(const struct mkhct_report *r, cJSON *root)
+{
+	struct mkhct_tally whole = whole_of(r);
+	double cosine = mkhct_tally_cosine(&r->lossy);
+	cJSON *part;
+
+	if (mkhct_json_add_u64(root, "weights", whole.weights) != 0 ||
+	    add_rounded(root, "bits_per_weight", mkhct_tally_bits(&whole)) != 0 ||
+	    add_rounded(root, "bf16_ratio", ratio_of(whole.bf16_bytes, whole.stored_bytes)) != 0 ||
+	    mkhct_json_add_u64(root, "verified_tensors", whole.verified) != 0 ||
+	    add_sums(root, "lossless", &r->exact, &part) != 0 ||
+	    add_sums(root, "lossy", &r->lossy, &part) != 0)
+		return -1;
+	if (!r->lossy.tensors)
+		return 0;
+	return add_rounded(part, "relative_squared_error", mkhct_tally_error(&r->lossy)) == 0 &&
+			       add_rounded(part, "cosine", cosine) == 0 &&
+			       add_worst(part, &r->lossy) == 0 &&
+			       cJSON_AddStringToObject(part, "grade",
+						       hct_metrics_grade_of_cosine(cosine))
+		       ? 0
+		       : -1;
 }
 
 static int add_totals(const struct mkhct_report *r, cJSON *root, double seconds)
@@ -191,19 +317,18 @@ static int add_totals(const struct mkhct_report *r, cJSON *root, double seconds)
 	    mkhct_json_add_u64(root, "carried_files", r->carried.files) != 0 ||
 	    mkhct_json_add_u64(root, "carried_bytes", r->carried.stored_bytes) != 0)
 		return -1;
-	return 0;
+	return r->lossless ? 0 : add_lossy_totals(r, root);
 }
 
 char *mkhct_report_full(struct mkhct_report *r, double seconds)
 {
-	cJSON *root = cJSON_CreateObject(), *options;
+	cJSON *root = cJSON_CreateObject();
 	char label[1024];
 
 	mkhct_name_printable(r->source->label, label, sizeof(label));
 	if (!root || !cJSON_AddStringToObject(root, "tool", "mkhct") ||
 	    !cJSON_AddStringToObject(root, "version", HCT_VERSION) ||
-	    !(options = cJSON_AddObjectToObject(root, "options")) ||
-	    !cJSON_AddStringToObject(options, "mode", "lossless") ||
+	    !cJSON_AddItemToObject(root, "options", cJSON_Parse(r->options)) ||
 	    !cJSON_AddStringToObject(root, "source", label) || add_totals(r, root, seconds) != 0) {
 		cJSON_Delete(root);
 		return NULL;
@@ -231,15 +356,55 @@ hct_error mkhct_report_print_json(struct mkhct_report *r, FILE *stream, struct h
 	return HCT_OK;
 }
 
-static void print_row(FILE *stream, const char *what, const struct sums *s, const char *time)
+/* bits: of a weight, of lossy bundles only; 0 is left out. */
+static void print_row(const struct mkhct_report *r, FILE *stream, const char *what,
+		      const struct sums *s, double bits, const char *time)
 {
-	char source[HCT_UNITS_MAX], stored[HCT_UNITS_MAX], tensors[24] = "";
+	char source[HCT_UNITS_MAX], stored[HCT_UNITS_MAX], tensors[24] = "", weight[24] = "";
 
 	if (what[0] != 'o') /* other files have no tensors */
 		snprintf(tensors, sizeof(tensors), "%" PRIu64, s->tensors);
-	fprintf(stream, "%-12s %9s %11s %11s %7.3f%s%s\n", what, tensors,
+	if (bits > 0)
+		snprintf(weight, sizeof(weight), "%.3f", bits);
+	fprintf(stream, "%-12s %9s %11s %11s %7.3f", what, tensors,
 		hct_units_size(s->source_bytes, source), hct_units_size(s->stored_bytes, stored),
-		ratio_of(s->source_bytes, s->stored_bytes), *time ? "  " : "", time);
+		ratio_of(s->source_bytes, s->stored_bytes));
+	if (!r->lossless && (bits > 0 || *time))
+		fprintf(stream, " %11s", weight);
+	fprintf(stream, "%s%s\n", *time ? "  " : "", time);
+}
+
+static void print_part(const struct mkhct_report *r, FILE *stream, const char *what,
+		       const struct mkhct_tally *t)
+{
+	struct sums s = {.tensors = t->tensors,
+			 .source_bytes = t->source_bytes,
+			 .stored_bytes = t->stored_bytes};
+
+	print_row(r, stream, what, &s, mkhct_tally_bits(t), "");
+}
+
+/* Below the table of a lossy bundle. */
+static void print_quality(const struct mkhct_report *r, FILE *stream)
+{
+	struct mkhct_tally whole = whole_of(r);
+	double cosine = mkhct_tally_cosine(&r->lossy);
+
+	fputc('\n', stream);
+	if (r->lossy.tensors) {
+		fprintf(stream, "quality   %s: the mean cosine to the source is %.5f\n",
+			hct_metrics_grade_of_cosine(cosine), cosine);
+		fprintf(stream, "worst     %.5f: %s\n", r->lossy.worst, r->lossy.worst_name);
+	} else {
+		fputs("quality   nothing was lost\n", stream);
+	}
+	fprintf(stream, "size      %.3f times smaller than the same models in BF16\n",
+		ratio_of(whole.bf16_bytes, whole.stored_bytes));
+	if (whole.verified)
+		fprintf(stream,
+			"verified  %" PRIu64 " of %" PRIu64
+			" tensors were read back, decoded and measured\n",
+			whole.verified, whole.tensors);
 }
 
 void mkhct_report_print_table(const struct mkhct_report *r, double seconds, FILE *stream)
@@ -248,13 +413,39 @@ void mkhct_report_print_table(const struct mkhct_report *r, double seconds, FILE
 			     .tensors = r->models.tensors,
 			     .source_bytes = r->models.source_bytes + r->carried.source_bytes,
 			     .stored_bytes = r->models.stored_bytes + r->carried.stored_bytes};
+	struct mkhct_tally whole = whole_of(r);
+	double bits = r->lossless ? 0 : mkhct_tally_bits(&whole);
 	char time[HCT_UNITS_MAX];
 
-	fprintf(stream, "%-12s %9s %11s %11s %7s  %s\n", "", "tensors", "source", "stored", "ratio",
-		"time");
-	if (r->carried.files) {
-		print_row(stream, "models", &r->models, "");
-		print_row(stream, "other files", &r->carried, "");
+	fprintf(stream, "%-12s %9s %11s %11s %7s%s  %s\n", "", "tensors", "source", "stored",
+		"ratio", r->lossless ? "" : " bits/weight", "time");
+	if (r->carried.files || !r->lossless)
+		print_row(r, stream, "models", &r->models, bits, "");
+	if (!r->lossless && r->lossy.tensors)
+		print_part(r, stream, "  with loss", &r->lossy);
+	if (!r->lossless && r->exact.tensors)
+		print_part(r, stream, "  lossless", &r->exact);
+	if (r->carried.files)
+		print_row(r, stream, "other files", &r->carried, 0, "");
+	print_row(r, stream, "total", &total, 0, hct_units_duration(seconds, time));
+	if (!r->lossless)
+		print_quality(r, stream);
+}
+
+double mkhct_report_forecast(const struct mkhct_source *source, const struct mkhct_goals *goals,
+			     const char *options)
+{
+	double bytes = 1700 + 1.5 * (double)strlen(options);
+
+	for (size_t i = 0; i < source->count; i++)
+		bytes += 150 + (double)strlen(source->entries[i].name);
+	/* Digits, and the words that stand in every tensor's line. */
+	for (size_t i = 0; i < goals->count; i++) {
+		bytes += 100 + (double)goals->models[i].name_bytes;
+		for (size_t t = 0; t < goals->models[i].count; t++)
+			bytes += goals->models[i].decisions[t].target.kind == MKHCT_TARGET_LOSSLESS
+					 ? 145
+					 : 270;
 	}
-	print_row(stream, "total", &total, hct_units_duration(seconds, time));
+	return bytes;
 }

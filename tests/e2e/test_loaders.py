@@ -1,6 +1,7 @@
 """Real loaders read real models through a mount: make check-loaders.
 
-The loader is always the same for source and mount, and the results must be equal to the bit.
+The loader is always the same for source and mount.  Of lossless bundles the results must be equal
+to the bit; of lossy ones what a model does must be as near to its source as the target promises.
 Tensors from safetensors map the file, which keeps the mount busy: each test loads in a
 function of its own, so that they are gone when it returns.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import compress, mount, real_model
+from helpers import MKHCT, compress, mount, real_model, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -205,3 +206,76 @@ def test_two_loaders_at_once(sharded_model, sharded_bundle):
     """Two readers of one mount, each with all shards open, tensors in random order."""
     with mount(sharded_bundle, "-o", "cache_size=32M,threads=2") as mnt:
         interleave(sharded_model, mnt)
+
+
+def compress_lossy(source, bundle, *options):
+    run(MKHCT, "-q", *options, source, bundle)
+    return bundle
+
+
+def named(value):
+    """The options of a case as its name."""
+    return " ".join(value) if isinstance(value, tuple) else ""
+
+
+TEXT = (
+    "Tom and his dog went to the beach. They were very happy and played with the sand all day."
+)
+
+
+def negative_log_likelihood(folder):
+    """Nats a token of TEXT."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(TEXT, return_tensors="pt").input_ids
+    if ids[0, 0] != model.config.bos_token_id:
+        ids = torch.cat([torch.tensor([[model.config.bos_token_id]]), ids], dim=1)
+    with torch.inference_mode():
+        return float(model(ids, labels=ids).loss)
+
+
+# A quarter of a million weights have little to spare: each of them counts.
+@pytest.mark.parametrize(
+    ("options", "ratio", "bound"),
+    [
+        (("--retention", ".6"), 6.7, 3.3),
+        (("--retention", ".7"), 6.0, 2.2),
+        (("--retention", ".8"), 5.1, 1.85),
+        (("--retention", ".9"), 4.1, 1.58),
+        (("--cosine", ".9995"), 4.4, 1.58),
+        (("--retention", ".8", "--layers", "2"), 4.9, 1.85),
+        (("--lossless",), 1.1, 1.4966),
+    ],
+    ids=named,
+)
+def test_stories_likelihood(options, ratio, bound, tmp_path):
+    source = real_model("stories260k")
+    bundle = compress_lossy(source, tmp_path / "bundle.hct", *options)
+    name = "model.safetensors"
+    stored = (bundle / (name + ".hct")).stat().st_size
+    assert (source / name).stat().st_size >= ratio * stored
+    with mount(bundle) as mnt:
+        assert negative_log_likelihood(mnt) < bound
+
+
+@pytest.mark.parametrize(
+    ("options", "ratio", "bound"),
+    [
+        (("--retention", ".7"), 10, 0.88),
+        (("--retention", ".8"), 7.7, 0.95),
+        (("--retention", ".9"), 5.6, 0.99),
+        (("--snr", "30"), 6.1, 0.985),
+        (("--bpw", "5"), 6.2, 0.985),
+        (("--policy", "hybrid"), 4.3, 0.96),
+    ],
+    ids=named,
+)
+def test_minilm_lossy_embeddings(minilm, options, ratio, bound, tmp_path):
+    """The cosine of each sentence's embedding to that of the source."""
+    bundle = compress_lossy(minilm, tmp_path / "bundle.hct", *options)
+    name = "model.safetensors"
+    stored = (bundle / (name + ".hct")).stat().st_size
+    assert (minilm / name).stat().st_size >= ratio * stored
+    with mount(bundle) as mnt:
+        found = embed(mnt)
+    cosines = (found * embed(minilm)).sum(1)
+    assert float(cosines.min()) >= bound

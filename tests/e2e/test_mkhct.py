@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, count):
     source = tmp_path / "big.safetensors"
     make_sparse(source, 1 << 30, count)
     # A sanitizer takes more than mkhct itself.
-    assert peak_memory(MKHCT, "-q", "-j2", source, tmp_path / "out") < 400 << 20
+    assert peak_memory(MKHCT, "--lossless", "-q", "-j2", source, tmp_path / "out") < 400 << 20
 
 
 def test_single_file_becomes_a_bundle(model, tmp_path):
@@ -227,7 +227,7 @@ def test_out_with_slashes_and_dots(model, tmp_path):
 
 def test_json_report(odd_model, tmp_path):
     out = tmp_path / "out"
-    done = run(MKHCT, "--json", "-q", odd_model, out)
+    done = run(MKHCT, "--lossless", "--json", "-q", odd_model, out)
     assert done.stderr == ""
     report = json.loads(done.stdout)
     stored = {n: (out / n).stat().st_size for n in listing(out) if (out / n).is_file()}
@@ -270,7 +270,7 @@ def test_json_report(odd_model, tmp_path):
 
 
 def test_table_and_plain_lines(model, tmp_path):
-    done = run(MKHCT, model, tmp_path / "out")
+    done = run(MKHCT, "--lossless", model, tmp_path / "out")
     assert re.search(r"^total +3 .* 1\.\d{3} +\d+\.\d s$", done.stdout, re.M), done.stdout
     assert re.search(r"^models +3 ", done.stdout, re.M)
     assert re.search(r"^other files ", done.stdout, re.M)
@@ -282,7 +282,7 @@ def test_table_and_plain_lines(model, tmp_path):
 def test_verbose_shows_each_tensor(tmp_path):
     source = tmp_path / "m.safetensors"
     make_safetensors(source, {**small_tensors(), "bad\x1b[31m\nname": ("U8", (0,), b"")})
-    done = run(MKHCT, "-v", source, tmp_path / "out")
+    done = run(MKHCT, "--lossless", "-v", source, tmp_path / "out")
     assert re.search(r"^  a\.weight  BF16  \[96,64\]  \w+  \d\.\d{3}$", done.stderr, re.M)
     assert len(done.stderr.splitlines()) == 5
     assert "\x1b" not in done.stderr
@@ -385,7 +385,7 @@ def test_closed_standard_descriptors(model, tmp_path):
     """No file of the bundle gets the number, and with it the text, of a closed one."""
     expected = tree_digests(compress(model, tmp_path / "expected"))
     out = tmp_path / "out"
-    subprocess.run(["sh", "-c", 'exec "$0" -v "$1" "$2" <&- >&- 2>&-', MKHCT, model, out],
+    subprocess.run(["sh", "-c", 'exec "$0" --lossless -v "$1" "$2" <&- >&- 2>&-', MKHCT, model, out],
                    timeout=60, check=False)  # fmt: skip
     digests = tree_digests(out)
     for report in (expected, digests):
@@ -396,7 +396,7 @@ def test_closed_standard_descriptors(model, tmp_path):
 
 def test_unknown_instruction_set(model, tmp_path):
     expected = tree_digests(compress(model, tmp_path / "expected"))
-    done = run(MKHCT, model, tmp_path / "out", env={"HCT_SIMD": "foo\x1b[2J"})
+    done = run(MKHCT, "--lossless", model, tmp_path / "out", env={"HCT_SIMD": "foo\x1b[2J"})
     lines = [line for line in done.stderr.splitlines() if "HCT_SIMD" in line]
     assert len(lines) == 1
     assert lines[0].startswith("mkhct: warning: HCT_SIMD=foo?[2J is ignored")
@@ -836,7 +836,7 @@ def test_full_disk(model, small_disk, what):
     else:
         make_safetensors(model / what, {"a": ("F32", (1 << 21,), rng.bytes(8 << 20))})
     out = small_disk / "out"
-    done = run(MKHCT, model, out, expect=EXIT_SYSTEM)
+    done = run(MKHCT, "--lossless", model, out, expect=EXIT_SYSTEM)
     assert re.search(f"warning: {out} has .* free, and the bundle will .* take .* to .*", done.stderr)
     last = done.stderr.splitlines()[-1]
     assert re.match(r"mkhct: .*No space left on device; .* is as it was before", last)

@@ -250,9 +250,10 @@ static void grades(void **state)
 		double cosine;
 		const char *grade;
 	} table[] = {
-		{1, "Excellent"},     {.99801, "Excellent"},  {.99799, "Good"},
-		{.99301, "Good"},     {.99299, "Acceptable"}, {.98001, "Acceptable"},
-		{.97999, "Degraded"}, {.95001, "Degraded"},   {.94999, "Poor"},
+		/* Rounded to three digits. */
+		{1, "Excellent"},     {.99751, "Excellent"},  {.99749, "Good"},
+		{.99251, "Good"},     {.99249, "Acceptable"}, {.97951, "Acceptable"},
+		{.97949, "Degraded"}, {.94951, "Degraded"},   {.94949, "Poor"},
 		{0, "Poor"},          {-1, "Poor"},
 	};
 

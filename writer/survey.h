@@ -1,0 +1,47 @@
+/* What coding the tensors of a model would give, without writing anything: each is planned and
+ * some of its chunks are coded, by all threads.  Up to MKHCT_SURVEY_CHUNKS chunks of a tensor are
+ * coded, spread evenly over it; a tensor that has no more is measured exactly. */
+#ifndef MKHCT_SURVEY_H
+#define MKHCT_SURVEY_H
+
+#include <stdint.h>
+
+#include "codec/encoder.h"
+#include "codec/error.h"
+#include "writer/carry.h"
+#include "writer/compress.h"
+#include "writer/goals.h"
+#include "writer/model.h"
+
+#define MKHCT_SURVEY_CHUNKS 16
+
+/* Of one tensor, extrapolated from the chunks that were coded. */
+struct mkhct_forecast {
+	struct mkhct_result result;
+	double extent_bytes;
+	uint64_t extents;
+	size_t table_bytes; /* compressed by themselves; with those of other tensors they take less
+			     */
+	int lossy;          /* 0: it came out lossless */
+	int exact;          /* every chunk was coded */
+};
+
+/* Measures tensor i of the open, mapped model with goals[i], for all i with wanted[i]; wanted
+ * NULL means all.  Others are left alone in out.  Errors: HCT_ERR_NOMEM, HCT_ERR_IO,
+ * HCT_ERR_CHANGED, HCT_ERR_INTERRUPTED. */
+hct_error mkhct_survey(struct mkhct_compressor *c, const struct mkhct_model *model,
+		       const unsigned char *wanted, const struct hct_goal *goals,
+		       struct mkhct_forecast *out, mkhct_tick tick, void *tick_arg,
+		       struct hct_diag *diag);
+
+/* Turns targets that are ADAPTIVE into errors, by the spectra of their tensors. */
+hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_model *model,
+			       struct mkhct_model_goals *goals, mkhct_tick tick, void *tick_arg,
+			       struct hct_diag *diag);
+
+/* Bytes of the .hct file that holds tensors with these forecasts; options is what will be in its
+ * provenance.  Within some 20 bytes a tensor. */
+double mkhct_survey_file_bytes(const struct mkhct_model *model,
+			       const struct mkhct_forecast *forecasts, const char *options);
+
+#endif
