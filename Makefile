@@ -66,9 +66,12 @@ TEST_LIBS      := $(call pkg,--libs $(TEST_PKGS))
 endif
 
 # What only encodes, and may need FFTW and LAPACK: libhctenc.  The rest of codec/ is libhct.
-ENCODER_SRC := $(addprefix codec/,appender.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
-                 dct_tiles_avx512.c encoder.c split_encode.c split_plan.c tcq_encode.c tcq_fit.c tcq_plan.c \
-                 viterbi.c viterbi_avx2.c viterbi_avx512.c widen.c)
+ENCODER_SRC := $(addprefix codec/, \
+                 appender.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
+                 dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c rank.c \
+                 split_encode.c split_plan.c svd.c tcq_classes.c tcq_encode.c \
+                 tcq_encode_avx512.c tcq_fit.c tcq_plan.c tcq_sample.c viterbi.c viterbi_avx2.c \
+                 viterbi_avx512.c widen.c)
 CODEC_SRC   := $(filter-out $(ENCODER_SRC),$(wildcard codec/*.c))
 FS_SRC     := $(filter-out fs/hctfs.c fs/hct.c fs/fuse_%.c fs/hct_%.c,$(wildcard fs/*.c))
 HCTFS_SRC  := fs/hctfs.c $(wildcard fs/fuse_*.c)
@@ -77,6 +80,7 @@ WRITER_SRC := $(filter-out writer/mkhct.c,$(wildcard writer/*.c))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC  := $(wildcard bench/*.c)
+BENCH_MAIN := $(addprefix bench/,lossless.c lossy.c)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
@@ -221,12 +225,12 @@ quickstart: ## set-up, build, and a real model from end to end
 	$(Q)MAKE='$(MAKE)' B='$(B)' contrib/quickstart.sh
 
 # A benchmark may look inside the libraries, as the unit tests do.
-BENCH_BIN := $(patsubst bench/%.c,$(B)/bench_%,$(BENCH_SRC))
-$(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(ENCODER)
+BENCH_BIN := $(patsubst bench/%.c,$(B)/bench_%,$(BENCH_MAIN))
+$(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(call obj,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) $(ENCODER)
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENCODER_LIBS) $(CODEC_LIBS)
 
-bench: all $(BENCH_BIN) ## benchmarks
-	$(Q)HCT_BUILD='$(abspath $(B))' bench/run.sh
+bench: all $(BENCH_BIN) ## benchmarks, some minutes; ONLY='frontier peers' picks groups, QUICK=1 does less of each
+	$(Q)HCT_BUILD='$(abspath $(B))' PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' bench/run.sh
 
 PUBLIC_HEADERS := $(addprefix codec/,hct.h dtype.h error.h metrics.h reader.h safetensors.h) \
                   $(addprefix codec/,hctenc.h appender.h dct.h encoder.h)

@@ -6,8 +6,9 @@
 
 #include "bytes.h"
 
-static const struct hct_codec *const codecs[] = {&hct_codec_raw, &hct_codec_zstd, &hct_codec_split,
-						 &hct_codec_tcq};
+static const struct hct_codec *const codecs[] = {&hct_codec_raw,   &hct_codec_zstd,
+						 &hct_codec_split, &hct_codec_tcq,
+						 &hct_codec_coef,  &hct_codec_lowrank};
 
 const struct hct_codec *hct_codec_find(unsigned id)
 {

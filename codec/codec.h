@@ -22,6 +22,8 @@ enum hct_codec_id {
 	HCT_CODEC_ZSTD = 1,
 	HCT_CODEC_SPLIT = 2,
 	HCT_CODEC_TCQ = 3,
+	HCT_CODEC_COEF = 4,
+	HCT_CODEC_LOWRANK = 5,
 	HCT_CODEC_COUNT
 };
 
@@ -84,5 +86,7 @@ extern const struct hct_codec hct_codec_raw;
 extern const struct hct_codec hct_codec_zstd;
 extern const struct hct_codec hct_codec_split;
 extern const struct hct_codec hct_codec_tcq;
+extern const struct hct_codec hct_codec_coef;
+extern const struct hct_codec hct_codec_lowrank;
 
 #endif

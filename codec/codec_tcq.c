@@ -33,9 +33,7 @@ struct tables {
 	unsigned layer_count, segment_log2;
 	unsigned tile_rows, tile_columns;
 	uint32_t columns;
-	/* The points of the first layer as elements of 8 or 16 bits. */
-	uint8_t elements8[HCT_TCQ_POINTS];
-	uint16_t elements16[HCT_TCQ_POINTS];
+	struct hct_direct direct; /* of the first layer, for elements of 8 or 16 bits */
 	struct layer layers[];
 };
 
@@ -92,18 +90,6 @@ static void free_tables(void *p)
 	free(x);
 }
 
-/* The points as elements. */
-static void init_elements(struct tables *x)
-{
-	const struct hct_dequant *q = &x->layers[0].dequant;
-	hct_narrow *narrow = hct_dequant_scalar.narrow[x->dtype];
-
-	if (x->unit == 1)
-		narrow(q->point, HCT_TCQ_POINTS, x->elements8);
-	if (x->unit == 2)
-		narrow(q->point, HCT_TCQ_POINTS, (uint8_t *)x->elements16);
-}
-
 static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *params, size_t length,
 			     void **out, const char **why)
 {
@@ -142,7 +128,8 @@ static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *par
 		l->t.column_class = NULL; /* the index may go before the decoder */
 		hct_dequant_init(&l->dequant, &l->t);
 	}
-	init_elements(x);
+	if (x->unit <= 2)
+		hct_direct_init(&x->direct, &x->layers[0].t, x->dtype);
 	*out = x;
 	x = NULL;
 	e = HCT_OK;
@@ -228,7 +215,7 @@ static hct_error add_exceptions(const struct job *j, unsigned layer, struct segm
 
 /* The same for elements of a layer that are made of codes at once. */
 static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t g, size_t groups,
-				  const uint8_t *codes, uint8_t *elements)
+				  const uint8_t *codes, const uint8_t *raw, uint8_t *elements)
 {
 	struct hct_tcq_exceptions *x = &s->parts[0].exceptions;
 	const struct hct_dequant *q = &j->tables->layers[0].dequant;
@@ -237,10 +224,11 @@ static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t
 
 	while (x->at < first + n && !e) {
 		if (x->at >= first) {
-			size_t i = x->at - first;
-			size_t at = i / HCT_GROUP * HCT_GROUP + hct_position(i % HCT_GROUP);
-			float v = q->point[codes[at] % HCT_TCQ_POINTS] + (float)x->e * q->step;
+			size_t i = x->at - first, group = i / HCT_GROUP;
+			float v = hct_dequant_value(q, codes + group * HCT_GROUP,
+						    raw + group * 8 * q->raw_bits, i % HCT_GROUP);
 
+			v += (float)x->e * q->step;
 			hct_dequant_scalar.narrow[j->tables->dtype](&v, 1,
 								    elements + i * j->tables->unit);
 		}
@@ -360,13 +348,11 @@ static hct_error direct_block(const struct job *j, struct segment *s, size_t g, 
 	size_t first = s->base + g * HCT_GROUP, n = groups * HCT_GROUP;
 	uint8_t *to = place_of(j, first, n);
 	uint8_t *elements = to ? to : j->buffers->out;
+	const uint8_t *raw = s->parts[0].raw + g * 8 * x->layers[0].t.raw_bits;
 	hct_error e;
 
-	if (x->unit == 2)
-		j->loops->look16(x->elements16, codes, groups, elements);
-	else
-		j->loops->look8(x->elements8, codes, groups, elements);
-	e = patch_exceptions(j, s, g, groups, codes, elements);
+	j->loops->direct[x->dtype](&x->direct, codes, raw, groups, elements);
+	e = patch_exceptions(j, s, g, groups, codes, raw, elements);
 	if (!e && !to) {
 		size_t left = s->base + s->elements - first;
 
@@ -572,8 +558,7 @@ static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **
 			.tables = x,
 			.dst = dst,
 			.segment_elements = (size_t)1 << x->segment_log2,
-			.direct = task->layer_count == 1 && !tiles && x->unit <= 2 &&
-				  !x->layers[0].t.raw_bits,
+			.direct = task->layer_count == 1 && !tiles && x->unit <= 2,
 			.decode = hct_tcq_decoder(simd),
 			.loops = loops,
 			.narrow = loops->narrow[x->dtype],

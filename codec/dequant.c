@@ -1,5 +1,9 @@
 #include "dequant.h"
 
+#if defined __x86_64__
+#include <cpuid.h>
+#endif
+
 #include "dequant_kernel.h"
 
 void hct_dequant_init(struct hct_dequant *q, const struct hct_tcq_layer *l)
@@ -19,12 +23,22 @@ void hct_dequant_init(struct hct_dequant *q, const struct hct_tcq_layer *l)
 
 /* Raw bits: 64 n = 64 (2 (c - 16 2^b) + parity) steps of 1/64 are n steps: both factors are those
  * of the formula times a power of two. */
-static float raw_value(const struct hct_dequant *q, unsigned code, unsigned raw)
+INLINE float value(const struct hct_dequant *q, unsigned code, unsigned raw)
 {
 	int c = (int)((code % HCT_TCQ_SYMBOLS) << q->raw_bits | raw);
 	int n = 2 * (c - (HCT_TCQ_ZERO << q->raw_bits)) + (int)(code / HCT_TCQ_SYMBOLS & 1);
 
-	return (float)n * q->step;
+	return q->raw_bits ? (float)n * q->step : q->point[code % HCT_TCQ_POINTS];
+}
+
+float hct_dequant_value(const struct hct_dequant *q, const uint8_t *codes, const uint8_t *raw,
+			unsigned i)
+{
+	unsigned at = hct_position(i), bits = 0;
+
+	for (unsigned b = 0; b < q->raw_bits; b++)
+		bits |= (raw[8 * b + at / 8] >> at % 8 & 1u) << b;
+	return value(q, codes[at], bits);
 }
 
 static void floats(const struct hct_dequant *q, const uint8_t *codes, const uint8_t *raw,
@@ -40,39 +54,72 @@ static void floats(const struct hct_dequant *q, const uint8_t *codes, const uint
 
 			for (unsigned b = 0; b < q->raw_bits; b++)
 				bits |= (unsigned)(planes[b] >> at & 1) << b;
-			dst[i] = q->raw_bits ? raw_value(q, codes[at], bits)
-					     : q->point[codes[at] % HCT_TCQ_POINTS];
+			dst[i] = value(q, codes[at], bits);
 		}
 	}
 }
 
-static void look16(const uint16_t table[HCT_TCQ_POINTS], const uint8_t *codes, size_t groups,
-		   uint8_t *dst)
+DIRECT(bf16, 2)
+DIRECT(f16, 2)
+DIRECT(e5m2, 1)
+DIRECT(e4m3, 1)
+DIRECT(e5m2fnuz, 1)
+DIRECT(e4m3fnuz, 1)
+
+const struct hct_dequant_loops hct_dequant_scalar = {
+	.floats = floats,
+	.add = add_floats,
+	.direct = {[HCT_DTYPE_BF16] = direct_bf16,
+		   [HCT_DTYPE_F16] = direct_f16,
+		   [HCT_DTYPE_F8_E5M2] = direct_e5m2,
+		   [HCT_DTYPE_F8_E4M3] = direct_e4m3,
+		   [HCT_DTYPE_F8_E5M2FNUZ] = direct_e5m2fnuz,
+		   [HCT_DTYPE_F8_E4M3FNUZ] = direct_e4m3fnuz},
+	.narrow = NARROW_LOOPS};
+
+/* Not every compiler's __builtin_cpu_supports knows it. */
+static int has_f16c(void)
 {
-	for (size_t g = 0; g < groups; g++, codes += HCT_GROUP, dst += 2 * HCT_GROUP)
-		for (unsigned i = 0; i < HCT_GROUP; i++)
-			hct_store16(dst + 2 * i, table[codes[hct_position(i)] % HCT_TCQ_POINTS]);
+#if defined __x86_64__
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+#else
+	return 0;
+#endif
 }
 
-static void look8(const uint8_t table[HCT_TCQ_POINTS], const uint8_t *codes, size_t groups,
-		  uint8_t *dst)
+void hct_direct_init(struct hct_direct *t, const struct hct_tcq_layer *l, hct_dtype dtype)
 {
-	for (size_t g = 0; g < groups; g++, codes += HCT_GROUP, dst += HCT_GROUP)
-		for (unsigned i = 0; i < HCT_GROUP; i++)
-			dst[i] = table[codes[hct_position(i)] % HCT_TCQ_POINTS];
+	memset(t, 0, sizeof *t);
+	hct_dequant_init(&t->values, l);
+	t->f16c = has_f16c();
+	if (l->raw_bits > HCT_DEQUANT_LOOK_RAW)
+		return;
+	for (unsigned i = 0; i < (unsigned)HCT_TCQ_POINTS << l->raw_bits; i++) {
+		float v = value(&t->values, i % HCT_TCQ_POINTS, i / HCT_TCQ_POINTS);
+		uint8_t element[2] = {0};
+
+		hct_dequant_scalar.narrow[dtype](&v, 1, element);
+		t->low[i] = element[0];
+		t->high[i] = element[1];
+	}
 }
 
-const struct hct_dequant_loops hct_dequant_scalar = {.floats = floats,
-						     .look16 = look16,
-						     .look8 = look8,
-						     .add = add_floats,
-						     .narrow = NARROW_LOOPS};
+int hct_dequant_has_bf16(void)
+{
+#if defined __x86_64__
+	return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("gfni");
+#else
+	return 0;
+#endif
+}
 
 const struct hct_dequant_loops *hct_dequant_find(hct_simd simd)
 {
 #if defined __x86_64__
 	if (simd == HCT_SIMD_AVX512)
-		return &hct_dequant_avx512;
+		return hct_dequant_has_bf16() ? &hct_dequant_avx512_bf16 : &hct_dequant_avx512;
 	if (simd == HCT_SIMD_AVX2)
 		return &hct_dequant_avx2;
 #endif

@@ -93,18 +93,10 @@ static void floats(const struct hct_dequant *q, const uint8_t *codes, const uint
 		}
 }
 
-static void look16(const uint16_t table[HCT_TCQ_POINTS], const uint8_t *codes, size_t groups,
-		   uint8_t *dst)
+static void look16(const struct hct_direct *t, const uint8_t *codes, size_t groups, uint8_t *dst)
 {
-	uint8_t bytes[2][HCT_TCQ_POINTS];
-	struct hct_table64 low, high;
+	const struct hct_table64 low = hct_table64(t->low), high = hct_table64(t->high);
 
-	for (unsigned i = 0; i < HCT_TCQ_POINTS; i++) {
-		bytes[0][i] = (uint8_t)table[i];
-		bytes[1][i] = (uint8_t)(table[i] >> 8);
-	}
-	low = hct_table64(bytes[0]);
-	high = hct_table64(bytes[1]);
 	for (size_t g = 0; g < groups; g++)
 		for (unsigned half = 0; half < 2; half++) {
 			uint8_t *d = dst + 2 * HCT_GROUP * g + 32 * half;
@@ -116,16 +108,16 @@ static void look16(const uint16_t table[HCT_TCQ_POINTS], const uint8_t *codes, s
 		}
 }
 
-static void look8(const uint8_t table[HCT_TCQ_POINTS], const uint8_t *codes, size_t groups,
-		  uint8_t *dst)
+static void look8(const struct hct_direct *t, const uint8_t *codes, size_t groups, uint8_t *dst)
 {
-	const struct hct_table64 t = hct_table64(table);
+	const struct hct_table64 table = hct_table64(t->low);
 	const __m256i low = _mm256_set1_epi16(0x00ff);
 
 	for (size_t g = 0; g < groups; g++)
 		for (unsigned half = 0; half < 2; half++) {
 			uint8_t *d = dst + HCT_GROUP * g + 16 * half;
-			__m256i v = hct_look64(&t, load_codes(codes + HCT_GROUP * g + 32 * half));
+			__m256i v =
+				hct_look64(&table, load_codes(codes + HCT_GROUP * g + 32 * half));
 
 			v = _mm256_packus_epi16(_mm256_and_si256(v, low), _mm256_srli_epi16(v, 8));
 			v = _mm256_permute4x64_epi64(v, 0xd8);
@@ -134,10 +126,130 @@ static void look8(const uint8_t table[HCT_TCQ_POINTS], const uint8_t *codes, siz
 		}
 }
 
-const struct hct_dequant_loops hct_dequant_avx2 = {.floats = floats,
-						   .look16 = look16,
-						   .look8 = look8,
-						   .add = add_floats,
-						   .narrow = NARROW_LOOPS};
+/* What loops have that also need F16C. */
+#define F16C __attribute__((target("f16c")))
+
+/* The values of 16 words, of which each half lies in two quarters: a[0 .. 3], b[0 .. 3], a[4 .. 7],
+ * b[4 .. 7].  step: 2^-16 of a step, which is a normal number still; so is every value but 0. */
+struct halves {
+	__m256 a, b;
+};
+
+INLINE struct halves word_values(__m256i words, __m256 step)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	__m256i a = _mm256_unpacklo_epi16(zero, words), b = _mm256_unpackhi_epi16(zero, words);
+
+	return (struct halves){_mm256_mul_ps(_mm256_cvtepi32_ps(a), step),
+			       _mm256_mul_ps(_mm256_cvtepi32_ps(b), step)};
+}
+
+/* The upper half of what is rounded; |n step| <= 4096 2^100 needs no bounds. */
+INLINE __m256i upper_bf16(__m256 v)
+{
+	__m256i u = _mm256_castps_si256(v);
+	__m256i even = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+
+	u = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even);
+	return _mm256_srli_epi32(u, 16);
+}
+
+INLINE __m256i words_bf16(__m256i words, __m256 step)
+{
+	struct halves v = word_values(words, step);
+
+	return _mm256_packus_epi32(upper_bf16(v.a), upper_bf16(v.b));
+}
+
+F16C INLINE __m128i eight_f16(__m256 v)
+{
+	const __m256 most = _mm256_set1_ps(65504), least = _mm256_set1_ps(-65504);
+
+	return _mm256_cvtps_ph(_mm256_max_ps(_mm256_min_ps(v, most), least),
+			       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+F16C INLINE __m256i words_f16(__m256i words, __m256 step)
+{
+	struct halves v = word_values(words, step);
+	__m128i a = eight_f16(v.a), b = eight_f16(v.b);
+
+	return _mm256_setr_m128i(_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b));
+}
+
+/* Groups with raw bits to elements of 16 bits, by words_... */
+#define RAW_LOOP(attribute, name, convert)                                                         \
+	attribute static void name(const struct hct_dequant *q, const uint8_t *codes,              \
+				   const uint8_t *raw, size_t groups, uint8_t *dst)                \
+	{                                                                                          \
+		const __m256 step = _mm256_set1_ps(q->step * 0x1p-16f);                            \
+                                                                                                   \
+		for (size_t g = 0; g < groups; g++, raw += 8 * q->raw_bits)                        \
+			for (unsigned half = 0; half < 2; half++) {                                \
+				uint8_t *d = dst + 2 * HCT_GROUP * g + 32 * half;                  \
+				__m256i c = load_codes(codes + HCT_GROUP * g + 32 * half);         \
+				struct words n = raw_words(c, raw + 4 * half, q->raw_bits);        \
+                                                                                                   \
+				_mm256_storeu_si256((void *)d, convert(n.a, step));                \
+				_mm256_storeu_si256((void *)(d + HCT_GROUP), convert(n.b, step));  \
+			}                                                                          \
+	}
+
+RAW_LOOP(, raw_bf16, words_bf16)
+RAW_LOOP(F16C, raw_f16, words_f16)
+
+DIRECT(f16, 2)
+DIRECT(e5m2, 1)
+DIRECT(e4m3, 1)
+DIRECT(e5m2fnuz, 1)
+DIRECT(e4m3fnuz, 1)
+
+/* From codes to elements: by look-ups where there are no raw bits, otherwise in one pass, or by way
+ * of values in memory. */
+static void any_bf16(const struct hct_direct *t, const uint8_t *codes, const uint8_t *raw,
+		     size_t groups, uint8_t *dst)
+{
+	if (t->values.raw_bits)
+		raw_bf16(&t->values, codes, raw, groups, dst);
+	else
+		look16(t, codes, groups, dst);
+}
+
+static void any_f16(const struct hct_direct *t, const uint8_t *codes, const uint8_t *raw,
+		    size_t groups, uint8_t *dst)
+{
+	if (!t->values.raw_bits)
+		look16(t, codes, groups, dst);
+	else if (t->f16c)
+		raw_f16(&t->values, codes, raw, groups, dst);
+	else
+		direct_f16(t, codes, raw, groups, dst);
+}
+
+#define ANY_F8(dtype)                                                                              \
+	static void any_##dtype(const struct hct_direct *t, const uint8_t *codes,                  \
+				const uint8_t *raw, size_t groups, uint8_t *dst)                   \
+	{                                                                                          \
+		if (t->values.raw_bits)                                                            \
+			direct_##dtype(t, codes, raw, groups, dst);                                \
+		else                                                                               \
+			look8(t, codes, groups, dst);                                              \
+	}
+
+ANY_F8(e5m2)
+ANY_F8(e4m3)
+ANY_F8(e5m2fnuz)
+ANY_F8(e4m3fnuz)
+
+const struct hct_dequant_loops hct_dequant_avx2 = {
+	.floats = floats,
+	.add = add_floats,
+	.direct = {[HCT_DTYPE_BF16] = any_bf16,
+		   [HCT_DTYPE_F16] = any_f16,
+		   [HCT_DTYPE_F8_E5M2] = any_e5m2,
+		   [HCT_DTYPE_F8_E4M3] = any_e4m3,
+		   [HCT_DTYPE_F8_E5M2FNUZ] = any_e5m2fnuz,
+		   [HCT_DTYPE_F8_E4M3FNUZ] = any_e4m3fnuz},
+	.narrow = NARROW_LOOPS};
 
 #endif

@@ -116,6 +116,24 @@ NARROW(narrow_e4m3fnuz, 1, store8, uint8_t, narrow_small(src[i], 8, 3, 8, 0x7f, 
 		[HCT_DTYPE_F8_E4M3FNUZ] = narrow_e4m3fnuz,                                         \
 	}
 
+/* From codes to elements by way of values, so few at a time that they stay near. */
+#define DIRECT_GROUPS 8
+#define DIRECT(dtype, unit)                                                                        \
+	static void direct_##dtype(const struct hct_direct *t, const uint8_t *codes,               \
+				   const uint8_t *raw, size_t groups, uint8_t *dst)                \
+	{                                                                                          \
+		float v[DIRECT_GROUPS * HCT_GROUP];                                                \
+                                                                                                   \
+		for (size_t n; groups; groups -= n) {                                              \
+			n = groups < DIRECT_GROUPS ? groups : DIRECT_GROUPS;                       \
+			floats(&t->values, codes, raw, n, v);                                      \
+			narrow_##dtype(v, n *HCT_GROUP, dst);                                      \
+			codes += n * HCT_GROUP;                                                    \
+			raw += n * 8 * t->values.raw_bits;                                         \
+			dst += n * HCT_GROUP * (unit);                                             \
+		}                                                                                  \
+	}
+
 static void add_floats(float *restrict dst, const float *restrict src, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

@@ -7,7 +7,9 @@
 
 #include "checksum.h"
 #include "codec.h"
+#include "coef_plan.h"
 #include "format.h"
+#include "lowrank_plan.h"
 #include "plan.h"
 #include "split.h"
 #include "tcq_plan.h"
@@ -18,6 +20,10 @@
 /* Bytes of the tensor's middle with which codecs are compared. */
 #define TRIAL_BYTES    (256u * 1024u)
 #define DEFAULT_EFFORT 5
+/* Lossy tensors of up to that many elements are compared with lossless coding. */
+#define SMALL_ELEMENTS 65536u
+/* Share of a table's bytes that is left when PARAMS is compressed, about. */
+#define TABLE_SHARE 0.7
 
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 {
@@ -34,7 +40,8 @@ hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 	e->simd = simd;
 	e->decoding.simd = simd;
 	e->cctx = ZSTD_createCCtx();
-	if (!e->cctx || hct_dct_create(simd, &e->dct)) {
+	e->decoding.dctx = ZSTD_createDCtx();
+	if (!e->cctx || !e->decoding.dctx || hct_dct_create(simd, &e->dct)) {
 		hct_encoder_free(e);
 		return HCT_ERR_NOMEM;
 	}
@@ -47,6 +54,7 @@ void hct_encoder_free(hct_encoder *e)
 	if (!e)
 		return;
 	ZSTD_freeCCtx(e->cctx);
+	ZSTD_freeDCtx(e->decoding.dctx);
 	hct_dct_free(e->dct);
 	free(e->decoding.bytes);
 	free(e->payload);
@@ -121,6 +129,11 @@ static int keep_tables(hct_plan *p)
 	return p->params != NULL;
 }
 
+static uint64_t elements_of(const hct_plan *p)
+{
+	return p->bytes / hct_dtype_unit(p->tensor->dtype);
+}
+
 /* Compares codecs on a piece of the tensor. */
 static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
 {
@@ -150,6 +163,8 @@ static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
 			p->stride = strides[i];
 		}
 	}
+	if (n)
+		p->bits = 8 * (double)best / (double)(n / unit);
 }
 
 /* Decides on a lossless codec. */
@@ -164,37 +179,148 @@ static int plan_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
 			return 0;
 	}
 	choose_codec(e, p, data);
-	return keep_tables(p);
+	if (!keep_tables(p))
+		return 0;
+	p->bits += 8 * TABLE_SHARE * p->params_length / (double)elements_of(p);
+	return 1;
 }
 
-/* Decides on tables of the tcq codec; p->tcq stays NULL when it is not to be used. */
-static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			    const struct hct_goal *goal)
+/* What lossy plans have in common: their tables are `length` bytes, to be filled in. */
+static hct_error adopt(hct_plan *p, unsigned codec, uint32_t chunk, size_t length)
+{
+	p->codec = (uint16_t)codec;
+	p->chunk_bytes = chunk * (uint32_t)hct_dtype_unit(p->tensor->dtype);
+	free(p->params);
+	p->params = malloc(length);
+	p->params_length = (uint32_t)length;
+	return p->params ? HCT_OK : HCT_ERR_NOMEM;
+}
+
+static hct_error plan_tcq(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			  const struct hct_goal *goal)
 {
 	const struct hct_tcq_tables *t;
-	double bits, error;
 	hct_error err;
 
 	err = hct_tcq_plan_create(e, p->tensor, data, goal, &p->tcq, &p->why);
 	if (err || !p->tcq)
 		return err;
-	hct_tcq_plan_forecast(p->tcq, &bits, &error);
 	t = hct_tcq_plan_tables(p->tcq);
-	p->codec = HCT_CODEC_TCQ;
+	hct_tcq_plan_forecast(p->tcq, &p->bits, &p->error);
 	p->layers = t->layer_count;
-	p->chunk_bytes = hct_tcq_plan_chunk(p->tcq) * (uint32_t)hct_dtype_unit(p->tensor->dtype);
-	p->params_length = (uint32_t)hct_tcq_tables_length(t);
-	p->params = malloc(p->params_length);
-	if (!p->params)
-		return HCT_ERR_NOMEM;
-	hct_tcq_tables_pack(t, p->params);
-	return HCT_OK;
+	err = adopt(p, HCT_CODEC_TCQ, hct_tcq_plan_chunk(p->tcq), hct_tcq_tables_length(t));
+	if (!err)
+		hct_tcq_tables_pack(t, p->params);
+	return err;
+}
+
+static hct_error plan_coef(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			   const struct hct_goal *goal)
+{
+	hct_error err = hct_coef_plan_create(e, p->tensor, data, goal, &p->coef, &p->why);
+
+	if (err || !p->coef)
+		return err;
+	hct_coef_plan_forecast(p->coef, &p->bits, &p->error);
+	err = adopt(p, HCT_CODEC_COEF, hct_coef_plan_chunk(p->coef), HCT_COEF_TABLE_BYTES);
+	if (!err)
+		hct_coef_tables_pack(hct_coef_plan_tables(p->coef), p->params);
+	return err;
+}
+
+/* Puts low-rank factors in the place of a tcq plan where they take fewer bits. */
+static hct_error plan_lowrank(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			      const struct hct_goal *goal)
+{
+	const uint8_t *params;
+	size_t length;
+	hct_error err;
+
+	if (!p->tcq || goal->layers > 1)
+		return HCT_OK;
+	err = hct_lowrank_plan_create(e, p->tensor, data, goal, p->bits,
+				      goal->method == HCT_METHOD_AUTO, &p->lowrank);
+	if (err || !p->lowrank)
+		return err;
+	hct_tcq_plan_free(p->tcq);
+	p->tcq = NULL;
+	hct_lowrank_plan_forecast(p->lowrank, &p->bits, &p->error);
+	params = hct_lowrank_plan_params(p->lowrank, &length);
+	err = adopt(p, HCT_CODEC_LOWRANK, hct_lowrank_plan_chunk(p->lowrank), length);
+	if (!err)
+		memcpy(p->params, params, length);
+	return err;
+}
+
+static int is_lossy(const hct_plan *p)
+{
+	return p->tcq || p->coef || p->lowrank;
+}
+
+/* Back to nothing, for lossless coding. */
+static void drop_lossy(hct_plan *p)
+{
+	hct_tcq_plan_free(p->tcq);
+	hct_coef_plan_free(p->coef);
+	hct_lowrank_plan_free(p->lowrank);
+	free(p->params);
+	p->tcq = NULL;
+	p->coef = NULL;
+	p->lowrank = NULL;
+	p->params = NULL;
+	p->params_length = 0;
+	p->layers = 1;
+	p->bits = p->error = 0;
+}
+
+/* Drops a lossy plan of a small tensor when lossless coding takes no more. */
+static hct_error compare_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
+{
+	hct_plan rival = {.tensor = p->tensor, .bytes = p->bytes, .level = p->level, .stride = 1};
+	hct_error err = plan_lossless(e, &rival, data) ? HCT_OK : HCT_ERR_NOMEM;
+	int better = !err && rival.bits <= p->bits;
+
+	hct_split_plan_free(rival.split);
+	free(rival.params);
+	if (better) {
+		drop_lossy(p);
+		p->why = "lossless is no larger";
+	}
+	return err;
+}
+
+/* Decides on a lossy coding; is_lossy() stays 0 when there is to be none. */
+static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			    const struct hct_goal *goal)
+{
+	hct_error err;
+
+	switch (goal->method) {
+	case HCT_METHOD_TOPK:
+	case HCT_METHOD_MIXED:
+	case HCT_METHOD_INT4:
+		err = plan_coef(e, p, data, goal);
+		break;
+	default:
+		err = plan_tcq(e, p, data, goal);
+		if (!err && goal->method != HCT_METHOD_TCQ)
+			err = plan_lowrank(e, p, data, goal);
+	}
+	if (!err && is_lossy(p) && elements_of(p) <= SMALL_ELEMENTS)
+		err = compare_lossless(e, p, data);
+	return err;
 }
 
 static int goal_is_sound(const struct hct_goal *g)
 {
+	int keeps = g->relative_squared_error > 0 &&
+		    (g->method == HCT_METHOD_TOPK || g->method == HCT_METHOD_MIXED);
+
 	return g->relative_squared_error >= 0 && g->relative_squared_error < 1 && g->effort <= 9 &&
-	       g->layers <= HCT_GOAL_MAX_LAYERS && (unsigned)g->transform <= HCT_TRANSFORM_DCT;
+	       g->layers <= HCT_GOAL_MAX_LAYERS && (unsigned)g->transform <= HCT_TRANSFORM_DCT &&
+	       (unsigned)g->method <= HCT_METHOD_INT4 &&
+	       (!keeps || (g->retention > 0 && g->retention <= 1)) &&
+	       (g->method != HCT_METHOD_MIXED || (g->fp16_ratio >= 0 && g->fp16_ratio <= 1));
 }
 
 hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
@@ -222,7 +348,7 @@ hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const
 		g.layers = g.layers ? g.layers : 1;
 		err = plan_lossy(e, p, data, &g);
 	}
-	if (p->bytes && !err && !p->tcq && !plan_lossless(e, p, data))
+	if (p->bytes && !err && !is_lossy(p) && !plan_lossless(e, p, data))
 		err = HCT_ERR_NOMEM;
 	if (err) {
 		hct_plan_free(p);
@@ -239,8 +365,7 @@ void hct_plan_free(hct_plan *p)
 	if (!p)
 		return;
 	hct_split_plan_free(p->split);
-	hct_tcq_plan_free(p->tcq);
-	free(p->params);
+	drop_lossy(p);
 	free(p);
 }
 
@@ -250,13 +375,20 @@ void hct_plan_describe(const hct_plan *p, struct hct_plan_info *out)
 				      .why = p->why,
 				      .layers = p->layers,
 				      .tile_rows = 1,
-				      .tile_columns = 1};
+				      .tile_columns = 1,
+				      .bits = p->bits,
+				      .relative_squared_error = p->error};
 	if (p->tcq) {
 		const struct hct_tcq_tables *t = hct_tcq_plan_tables(p->tcq);
 
 		out->tile_rows = 1u << t->tile_rows_log2;
 		out->tile_columns = 1u << t->tile_columns_log2;
-		hct_tcq_plan_forecast(p->tcq, &out->bits, &out->relative_squared_error);
+	}
+	if (p->coef) {
+		const struct hct_coef_tables *t = hct_coef_plan_tables(p->coef);
+
+		out->tile_rows = 1u << t->tile_rows_log2;
+		out->tile_columns = 1u << t->tile_columns_log2;
 	}
 }
 
@@ -284,7 +416,7 @@ static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, 
 	size_t coded = 0;
 
 	out->codec = p->codec;
-	if (p->codec == HCT_CODEC_ZSTD || p->codec == HCT_CODEC_TCQ) {
+	if (p->codec == HCT_CODEC_ZSTD || is_lossy(p)) {
 		out->codec = HCT_CODEC_ZSTD;
 		coded = hct_zstd_encode(e, data, length, length % p->stride ? 1 : p->stride,
 					p->level, length);
@@ -310,6 +442,19 @@ static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, 
 	return HCT_OK;
 }
 
+/* Codes n elements, the first of which is element `first` of the tensor, with loss.
+ * HCT_ERR_LIMIT when that is no smaller. */
+static hct_error encode_lossy(hct_encoder *e, const hct_plan *p, const void *data, size_t n,
+			      uint64_t first, struct hct_encoded *out)
+{
+	out->codec = p->codec;
+	if (p->coef)
+		return hct_coef_encode(e, p->coef, data, n, first, out);
+	if (p->lowrank)
+		return hct_lowrank_encode(e, p->lowrank, data, n, first, out);
+	return hct_tcq_encode(e, p->tcq, data, n, first, out);
+}
+
 hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
 			   struct hct_encoded *out, struct hct_diag *diag)
 {
@@ -317,14 +462,11 @@ hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const 
 	hct_error err = HCT_ERR_LIMIT;
 
 	memset(out, 0, sizeof *out);
-	if (p->tcq) {
-		out->codec = HCT_CODEC_TCQ;
-		err = hct_tcq_encode(e, p->tcq, data, length / unit, n * p->chunk_bytes / unit,
-				     out);
-	}
+	if (is_lossy(p))
+		err = encode_lossy(e, p, data, length / unit, n * p->chunk_bytes / unit, out);
 	if (err == HCT_ERR_LIMIT) {
 		err = encode_lossless(e, p, n, data, length, out);
-		if (!err && p->tcq) {
+		if (!err && is_lossy(p)) {
 			struct hct_distance d = {0};
 
 			hct_distance_add(&d, p->tensor->dtype, data, data, length / unit);

@@ -3,7 +3,10 @@
  * Two steps: hct_plan_create looks at a tensor (a bounded sample of it) and fixes
  * its coding and shared tables; hct_encode_chunk then codes any of its chunks,
  * from any thread, and depends on nothing but the plan and the chunk's bytes, so a
- * file is the same whatever the number of threads. */
+ * file is the same whatever the number of threads.
+ *
+ * HCT_METHOD_AUTO and HCT_METHOD_SVD call OpenBLAS, and set it to one thread for the whole process.
+ * Where they choose low-rank factors, the file depends on the CPU, too: svd.h says why. */
 #ifndef HCT_ENCODER_H
 #define HCT_ENCODER_H
 
@@ -57,7 +60,7 @@ struct hct_goal {
 
 /* How a tensor is going to be coded. */
 struct hct_plan_info {
-	const char *codec; /* that its chunks are tried with first: "tcq", "coef", "lowrank", "split" ... */
+	const char *codec; /* that its chunks are tried with first: "tcq", "coef", "split" ... */
 	const char *why;   /* why it is lossless although the goal was not; otherwise NULL */
 	unsigned layers;
 	unsigned tile_rows, tile_columns; /* of the transform; 1 and 1 without */

@@ -8,6 +8,8 @@
 #include "dct.h"
 #include "encoder.h"
 
+struct hct_coef_plan;
+struct hct_lowrank_plan;
 struct hct_split_plan;
 struct hct_tcq_plan;
 
@@ -23,8 +25,12 @@ struct hct_plan {
 	uint32_t params_length;
 	unsigned layers;
 	const char *why;              /* it is lossless although the goal was not, or NULL */
+	double bits;                  /* expected, of an element, tables included */
+	double error;                 /* expected, relative squared */
 	struct hct_split_plan *split; /* the tables for encoding; NULL for other codecs */
 	struct hct_tcq_plan *tcq;
+	struct hct_coef_plan *coef;
+	struct hct_lowrank_plan *lowrank;
 };
 
 /* zstd and buffers of one encoding thread. */

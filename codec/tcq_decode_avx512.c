@@ -158,8 +158,7 @@ INLINE void decode(const struct hct_tcq_stage *t, struct hct_tcq_segment *const 
 		EACH(i) c[i] = class_of(t, &s[i]->rans);
 		for (size_t g = 0; g < n; g++, codes += HCT_GROUP)
 			EACH(i)
-			_mm512_storeu_si512(codes + i * HCT_TCQ_STRIDE,
-					    step(&x[i], c[i], t, &k, q, raw));
+		_mm512_storeu_si512(codes + i * HCT_TCQ_STRIDE, step(&x[i], c[i], t, &k, q, raw));
 		EACH(i)
 		{
 			hct_stop_pair(&s[i]->rans, &x[i].x);

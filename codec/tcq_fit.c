@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "split.h"
+#include "tcq_classes.h"
 #include "tcq_encode.h"
 
 /* A symbol below this share is an exception wherever it occurs: even the smallest frequency would
@@ -14,14 +14,14 @@
 #define VALUE_BITS 11
 /* Squared error of a trellis-coded quantiser at high rates, in step^2. */
 #define TCQ_ERROR      0.26
-#define RUN_LOG2       3
 #define EXCEPTION_BITS 17
 /* The error that passes come near to, as a logarithm, and how many more than asked for they may be.
  */
-#define AIM       0.03
-#define MAX_EXTRA 5
-#define ROUGH     4
-#define CLASSES   (HCT_TCQ_MAX_ROWS * HCT_TCQ_MAX_COLUMNS)
+#define AIM 0.03
+/* The step is at most so many times that of a tensor of large values. */
+#define MAX_GROWTH 8
+#define MAX_EXTRA  5
+#define ROUGH      4
 
 /* Counts of one pass over the sample. */
 struct counts {
@@ -52,191 +52,6 @@ struct fit {
 	uint32_t *column_cost; /* by column and class */
 	int move_columns;      /* after this pass */
 };
-
-static size_t groups_of(const struct hct_tcq_piece *p)
-{
-	return (p->elements + HCT_GROUP - 1) / HCT_GROUP;
-}
-
-static size_t runs_of(const struct hct_tcq_piece *p)
-{
-	return (groups_of(p) + (1u << RUN_LOG2) - 1) >> RUN_LOG2;
-}
-
-/* Sorts n numbers into count classes of nearness: Lloyd's algorithm in one dimension, from
- * quantiles.  class 0 has the smallest. */
-static int by_value(const void *a, const void *b)
-{
-	float x = *(const float *)a, y = *(const float *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static int cluster(const float *v, size_t n, unsigned count, uint8_t *class)
-{
-	double centre[16], sum[16];
-	size_t size[16];
-	float *sorted;
-
-	memset(class, 0, n);
-	if (count == 1)
-		return 1;
-	sorted = malloc(n * sizeof *sorted);
-	if (!sorted)
-		return 0;
-	memcpy(sorted, v, n * sizeof *sorted);
-	qsort(sorted, n, sizeof *sorted, by_value);
-	for (unsigned k = 0; k < count; k++)
-		centre[k] = sorted[(2 * k + 1) * n / (2 * count)];
-	free(sorted);
-	for (unsigned pass = 0; pass < 12; pass++) {
-		memset(sum, 0, sizeof sum);
-		memset(size, 0, sizeof size);
-		for (size_t i = 0; i < n; i++) {
-			unsigned best = 0;
-
-			for (unsigned k = 1; k < count; k++)
-				if (fabs(v[i] - centre[k]) < fabs(v[i] - centre[best]))
-					best = k;
-			class[i] = (uint8_t)best;
-			sum[best] += v[i];
-			size[best]++;
-		}
-		for (unsigned k = 0; k < count; k++)
-			if (size[k])
-				centre[k] = sum[k] / (double)size[k];
-	}
-	return 1;
-}
-
-/* The part of a piece from element j on that lies in one row; its first column goes to *c. */
-static size_t span(const struct hct_tcq_sample *s, const struct hct_tcq_piece *p, size_t j,
-		   uint32_t *c)
-{
-	size_t left = p->elements - j, row;
-
-	*c = (uint32_t)((p->column + j) % s->columns);
-	row = s->columns - *c;
-	return left < row ? left : row;
-}
-
-/* log2 of the mean magnitude of each column; columns that the sample does not have get the
- * mean of the others. */
-static void column_scales(const struct hct_tcq_sample *s, float *scale, float *sum, uint32_t *hits)
-{
-	double all = 0, n = 0;
-
-	memset(sum, 0, s->columns * sizeof *sum);
-	memset(hits, 0, s->columns * sizeof *hits);
-	for (size_t i = 0; i < s->count; i++)
-		for (size_t j = 0, m; j < s->pieces[i].elements; j += m) {
-			const float *x = s->pieces[i].x + j;
-			uint32_t c;
-
-			m = span(s, &s->pieces[i], j, &c);
-			for (size_t k = 0; k < m; k++) {
-				sum[c + k] += fabsf(x[k]);
-				hits[c + k]++;
-			}
-		}
-	for (uint32_t c = 0; c < s->columns; c++) {
-		all += sum[c];
-		n += hits[c];
-	}
-	for (uint32_t c = 0; c < s->columns; c++)
-		scale[c] = (float)log2((hits[c] ? (double)sum[c] / hits[c] : all / n) +
-				       1e-6 * all / n + 1e-38);
-}
-
-static int class_columns(struct fit *f, float *scale)
-{
-	const struct hct_tcq_sample *s = f->s;
-	float *sum = malloc(s->columns * sizeof *sum);
-	uint32_t *hits = malloc(s->columns * sizeof *hits);
-	int ok = sum && hits;
-
-	if (ok) {
-		column_scales(s, scale, sum, hits);
-		ok = cluster(scale, s->columns, f->layer->column_classes, f->columns);
-	}
-	free(sum);
-	free(hits);
-	return ok;
-}
-
-/* Run classes from the mean magnitude of each run against that of its columns. */
-static int class_runs(struct fit *f, float *scale)
-{
-	const struct hct_tcq_sample *s = f->s;
-	size_t runs = 0, r = 0;
-	float *v;
-	int ok;
-
-	for (size_t i = 0; i < s->count; i++)
-		runs += runs_of(&s->pieces[i]);
-	v = malloc(runs * sizeof *v);
-	if (!v)
-		return 0;
-	for (uint32_t c = 0; c < s->columns; c++)
-		scale[c] = exp2f(-scale[c]);
-	for (size_t i = 0; i < s->count; i++) {
-		const struct hct_tcq_piece *p = &s->pieces[i];
-
-		for (size_t at = 0; at < p->elements; r++) {
-			size_t begin = at, end = at + (HCT_GROUP << RUN_LOG2);
-			double sum = 0;
-
-			end = end < p->elements ? end : p->elements;
-			while (at < end) {
-				uint32_t c;
-				size_t n = span(s, p, at, &c);
-				float part[8] = {0};
-
-				n = n < end - at ? n : end - at;
-				for (size_t k = 0; k < n / 8 * 8; k += 8)
-					for (unsigned l = 0; l < 8; l++)
-						part[l] +=
-							fabsf(p->x[at + k + l]) * scale[c + k + l];
-				for (size_t k = n / 8 * 8; k < n; k++)
-					part[0] += fabsf(p->x[at + k]) * scale[c + k];
-				for (unsigned l = 0; l < 8; l++)
-					sum += part[l];
-				at += n;
-			}
-			v[r] = (float)log2(sum / (double)(end - begin) + 1e-6);
-		}
-	}
-	ok = cluster(v, runs, f->layer->row_classes, f->maps);
-	free(v);
-	return ok;
-}
-
-/* Mean square of the values of each class. */
-static void class_energies(const struct fit *f, double energy[CLASSES])
-{
-	const struct hct_tcq_sample *s = f->s;
-	uint64_t hits[CLASSES] = {0};
-	const uint8_t *map = f->maps;
-
-	for (unsigned k = 0; k < CLASSES; k++)
-		energy[k] = 0;
-	for (size_t i = 0; i < s->count; map += runs_of(&s->pieces[i++])) {
-		const struct hct_tcq_piece *p = &s->pieces[i];
-		uint32_t c = p->column;
-
-		for (size_t j = 0; j < p->elements; j++) {
-			unsigned k = map[j / HCT_GROUP >> RUN_LOG2] * HCT_TCQ_MAX_COLUMNS +
-				     f->columns[c];
-
-			energy[k] += (double)p->x[j] * p->x[j];
-			hits[k]++;
-			c = c + 1 == s->columns ? 0 : c + 1;
-		}
-	}
-	for (unsigned k = 0; k < CLASSES; k++)
-		if (hits[k])
-			energy[k] /= (double)hits[k];
-}
 
 /* Frequencies that sum to 256 and cost least for these counts.  At least one even and one odd
  * symbol get some, so that a path through the trellis can always go on. */
@@ -284,9 +99,9 @@ static void fit_frequencies(const double count[HCT_TCQ_SYMBOLS], uint8_t freq[HC
 static void guess_frequencies(struct fit *f)
 {
 	struct hct_tcq_layer *l = f->layer;
-	double energy[CLASSES], width = ldexp(2.0 * l->step, (int)l->raw_bits);
+	double energy[HCT_TCQ_CLASSES], width = ldexp(2.0 * l->step, (int)l->raw_bits);
 
-	class_energies(f, energy);
+	hct_tcq_class_energies(f->s, l->run_log2, f->columns, f->maps, energy);
 	for (unsigned k = 0; k < l->row_classes; k++)
 		for (unsigned q = 0; q < l->column_classes; q++)
 			for (unsigned p = 0; p < 2; p++) {
@@ -456,14 +271,15 @@ static void run_pass(struct fit *f, int choose_maps, size_t stride)
 	if (f->column_cost)
 		memset(f->column_cost, 0, sizeof(uint32_t) * HCT_TCQ_MAX_COLUMNS * s->columns);
 	f->counts.elements = 0;
-	for (size_t i = 0; i < s->count; map += runs_of(&s->pieces[i++])) {
+	for (size_t i = 0; i < s->count;
+	     map += hct_tcq_piece_runs(&s->pieces[i++], f->layer->run_log2)) {
 		const struct hct_tcq_piece *p = &s->pieces[i];
 
 		if (i % stride)
 			continue;
 		f->counts.elements += p->elements;
 		f->seg.x = p->x;
-		f->seg.groups = groups_of(p);
+		f->seg.groups = hct_tcq_piece_groups(p);
 		f->seg.column = p->column;
 		f->seg.map = map;
 		f->seg.choose = choose_maps;
@@ -560,8 +376,10 @@ static int open_fit(struct fit *f)
 	size_t most = 0, runs = 0, n;
 
 	for (size_t i = 0; i < f->s->count; i++) {
-		most = groups_of(&f->s->pieces[i]) > most ? groups_of(&f->s->pieces[i]) : most;
-		runs += runs_of(&f->s->pieces[i]);
+		most = hct_tcq_piece_groups(&f->s->pieces[i]) > most
+			       ? hct_tcq_piece_groups(&f->s->pieces[i])
+			       : most;
+		runs += hct_tcq_piece_runs(&f->s->pieces[i], f->layer->run_log2);
 	}
 	n = most * HCT_GROUP;
 	f->columns = malloc(f->s->columns + (size_t)HCT_GROUP);
@@ -575,7 +393,7 @@ static int open_fit(struct fit *f)
 		f->column_cost = malloc(sizeof(uint32_t) * HCT_TCQ_MAX_COLUMNS * f->s->columns);
 	f->seg.column_classes = f->columns;
 	f->seg.period = f->s->columns;
-	f->seg.run_log2 = RUN_LOG2;
+	f->seg.run_log2 = f->layer->run_log2;
 	return f->columns && f->maps && f->seg.codes && f->seg.planes && f->seg.exceptions &&
 	       f->scratch && f->found && (f->column_cost || f->layer->column_classes == 1);
 }
@@ -590,19 +408,6 @@ static void close_fit(struct fit *f)
 	free(f->scratch);
 	free(f->found);
 	free(f->column_cost);
-}
-
-/* First classes of columns and runs. */
-static int classify(struct fit *f)
-{
-	float *scale = malloc(f->s->columns * sizeof *scale);
-	int ok = scale && class_columns(f, scale) && class_runs(f, scale);
-
-	free(scale);
-	if (ok)
-		for (uint32_t c = 0; c < HCT_GROUP; c++)
-			f->columns[f->s->columns + c] = f->columns[c % f->s->columns];
-	return ok;
 }
 
 float hct_tcq_next_step(struct hct_tcq_secant *s, float step, double ratio)
@@ -638,10 +443,11 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 	*layer = (struct hct_tcq_layer){.states_log2 = goal->states_log2,
 					.column_classes = goal->column_classes,
 					.row_classes = goal->row_classes,
-					.run_log2 = RUN_LOG2,
+					.run_log2 = goal->run_log2,
 					.raw_bits = choose_raw_bits(s, step),
 					.step = (float)step};
-	if (!open_fit(&f) || !classify(&f))
+	if (!open_fit(&f) || !hct_tcq_classify(s, layer->column_classes, layer->row_classes,
+					       layer->run_log2, f.columns, f.maps))
 		goto out;
 	guess_frequencies(&f);
 	for (unsigned pass = 0; pass < goal->passes + extra; pass++) {
@@ -662,6 +468,8 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 		if (f.move_columns)
 			move_columns(&f);
 		layer->step = hct_tcq_next_step(&secant, layer->step, ratio);
+		if (layer->step > MAX_GROWTH * step) /* the sample may lack what matters */
+			layer->step = (float)(MAX_GROWTH * step);
 	}
 	forecast->bits = f.counts.bits / (double)f.counts.elements;
 	forecast->error = f.counts.error / (double)f.counts.elements;

@@ -6,29 +6,15 @@
 #include <stdint.h>
 
 #include "tcq.h"
-#include "viterbi.h"
-
-/* Pieces of a tensor's values, each at most a segment of whole groups. */
-struct hct_tcq_piece {
-	float *x;        /* whole groups, zeros behind the last element */
-	size_t elements; /* at most 2^16 */
-	uint32_t column; /* of the first element */
-};
-
-struct hct_tcq_sample {
-	struct hct_tcq_piece *pieces;
-	size_t count;
-	size_t elements; /* of all pieces */
-	uint32_t columns;
-	uint64_t rows; /* of the whole tensor: what tables are shared by */
-};
+#include "tcq_sample.h"
 
 /* What is wanted and how hard to try. */
 struct hct_tcq_goal {
-	double error;                         /* mean squared error of a value */
-	unsigned states_log2;                 /* of the trellis */
-	unsigned column_classes, row_classes; /* at most */
-	unsigned passes;                      /* over the sample */
+	double error;         /* mean squared error of a value */
+	unsigned states_log2; /* of the trellis */
+	unsigned column_classes, row_classes;
+	unsigned run_log2; /* groups in a run */
+	unsigned passes;   /* over the sample */
 };
 
 /* What the tables promise for values like those of the sample. */

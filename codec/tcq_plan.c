@@ -7,16 +7,17 @@
 #include "checksum.h"
 #include "codec.h"
 #include "idct.h"
+#include "judge.h"
+#include "matrix.h"
+#include "tcq_classes.h"
 #include "tcq_encode.h"
 #include "tcq_fit.h"
 #include "widen.h"
 
-#define CHUNK_ELEMENTS (128u * 1024u)
-#define PIECE_ELEMENTS (64u * 1024u)
-#define BAND_LEAST     (4u * 1024u)
-#define SEGMENT_LOG2   16
-/* Bits of a layer beyond the one before it. */
+#define SEGMENT_LOG2 16
+/* Most bits of a layer beyond the one before it, and the largest error of the first one. */
 #define LAYER_BITS 1.5
+#define COARSEST   0.35
 /* Share of a table's bytes that is left when PARAMS is compressed, about. */
 #define TABLE_SHARE 0.7
 /* What a transform must save to be worth its time, in bits. */
@@ -28,23 +29,29 @@
 #define UNEVEN_SAMPLE (512u << 10) /* elements more */
 /* Passes of a trial, and how often a step is corrected whose error hardly follows it. */
 #define TRIAL_PASSES 3
-#define SETTLE_TRIES 5
+#define SETTLE_TRIES 6
+/* Share of the error wanted that is near enough when nothing nearer is found. */
+#define SETTLED 1.005
+/* Bands with the most energy, and how many times their share they must have to be looked at. */
+#define PEAKS      4
+#define PEAK_SHARE 4
 
 /* How hard each effort tries. */
 static const struct effort {
 	size_t sample; /* elements */
-	unsigned passes, states_log2, row_classes, shapes;
+	unsigned passes, states_log2, row_classes, shapes, trials;
 } efforts[9] = {
-	{32u << 10, 3, 3, 1, 2},  {64u << 10, 3, 3, 2, 2},  {128u << 10, 3, 4, 4, 4},
-	{160u << 10, 4, 5, 4, 4}, {192u << 10, 4, 5, 4, 4}, {384u << 10, 5, 5, 4, 6},
-	{768u << 10, 6, 5, 8, 6}, {1u << 20, 7, 5, 8, 8},   {2u << 20, 8, 5, 16, 12},
+	{64u << 10, 3, 3, 1, 2, 1},  {96u << 10, 3, 3, 2, 2, 1},  {128u << 10, 3, 4, 4, 4, 1},
+	{160u << 10, 4, 5, 4, 4, 1}, {192u << 10, 4, 5, 4, 4, 2}, {384u << 10, 5, 5, 4, 6, 2},
+	{768u << 10, 6, 5, 8, 6, 3}, {1u << 20, 7, 5, 8, 8, 3},   {2u << 20, 8, 5, 16, 12, 4},
 };
 
 /* Tiles that are tried, in this order. */
+#define SHAPES 12
 static const struct shape {
 	uint8_t rows_log2, columns_log2;
-} shapes[12] = {{6, 0}, {0, 6}, {4, 4}, {3, 3}, {5, 5}, {4, 0},
-		{0, 4}, {6, 6}, {5, 0}, {0, 5}, {3, 0}, {0, 3}};
+} shapes[SHAPES] = {{6, 0}, {0, 6}, {4, 4}, {3, 3}, {5, 5}, {4, 0},
+		    {0, 4}, {6, 6}, {5, 0}, {0, 5}, {3, 0}, {0, 3}};
 
 struct hct_tcq_plan {
 	struct hct_tcq_tables t;
@@ -66,266 +73,70 @@ struct planner {
 	struct hct_census census;
 	uint64_t elements, rows;
 	uint32_t columns;
-	uint32_t band_rows;    /* whole rows of a band of the sample; 0 when rows are longer */
-	float *values, *plain; /* of the sample: transformed, and as they are */
 	int uneven; /* error and step do not go together as they do where all values are large */
 	struct hct_tcq_sample s;
+	/* The bands with the most energy, apart, when they have far more than their share. */
+	uint64_t peaks[PEAKS];
+	size_t peak_count;
+	uint32_t peak_rows; /* of such a band */
+	struct hct_tcq_sample peak;
 };
 
-/* Shape --------------------------------------------------------------------------------- */
-
-/* The matrix that a tensor is seen as: rows of the last dimension, or of the last few when that is
- * short, as with convolutions. */
 static void choose_matrix(struct planner *p)
 {
-	const struct hct_tensor *t = p->tensor;
-	uint64_t columns = 1;
-
-	for (unsigned i = t->rank; i-- > 0 && columns < 32 && (i > 0 || t->rank == 1);)
-		columns *= t->shape[i];
-	if (columns > HCT_TCQ_MAX_PERIOD || columns == 0)
-		columns = 1;
-	p->columns = (uint32_t)columns;
-	p->rows = p->elements / columns;
+	p->columns = hct_matrix_columns(p->tensor);
+	p->rows = p->elements / p->columns;
 }
 
-static uint32_t choose_chunk(const struct planner *p, unsigned rows_log2, unsigned columns_log2)
+/* Looks at all of the tensor, and notes the bands with the most energy. */
+static void take_census(struct planner *p)
 {
-	uint64_t band = (uint64_t)p->columns << rows_log2;
+	size_t unit = hct_dtype_unit(p->tensor->dtype);
+	double energy[PEAKS + 1] = {0}, share = 0;
+	uint64_t band, at[PEAKS + 1] = {0}, count = 0;
 
-	if (rows_log2)
-		return (uint32_t)(band <= CHUNK_ELEMENTS ? CHUNK_ELEMENTS / band * band : band);
-	if (p->columns <= CHUNK_ELEMENTS)
-		return CHUNK_ELEMENTS / p->columns * p->columns;
-	return CHUNK_ELEMENTS >> columns_log2 << columns_log2;
+	p->peak_rows = hct_tcq_band_rows(p->columns, HCT_DCT_MAX_TILE);
+	band = p->peak_rows ? (uint64_t)p->peak_rows * p->columns : HCT_TCQ_PIECE;
+	for (uint64_t begin = 0; begin < p->elements; begin += band, count++) {
+		uint64_t n = p->elements - begin < band ? p->elements - begin : band;
+		struct hct_census c = {.finite = 1};
+		unsigned i = PEAKS;
+
+		hct_census_add(&c, p->tensor->dtype, p->data + begin * unit, n);
+		p->census.energy += c.energy;
+		p->census.rounding += c.rounding;
+		p->census.peak = c.peak > p->census.peak ? c.peak : p->census.peak;
+		p->census.finite &= c.finite;
+		for (; i > 0 && c.energy > energy[i - 1]; i--) {
+			energy[i] = energy[i - 1];
+			at[i] = at[i - 1];
+		}
+		energy[i] = c.energy;
+		at[i] = count;
+	}
+	for (unsigned i = 0; i < PEAKS; i++)
+		share += energy[i] / p->census.energy;
+	if (count > PEAKS && share > PEAK_SHARE * PEAKS / (double)count) {
+		p->peak_count = PEAKS;
+		memcpy(p->peaks, at, sizeof p->peaks);
+	}
 }
 
 static int shape_fits(const struct planner *p, const struct shape *s)
 {
-	uint64_t band = (uint64_t)p->columns << s->rows_log2;
-
-	return p->rows >> s->rows_log2 << s->rows_log2 == p->rows &&
-	       p->columns >> s->columns_log2 << s->columns_log2 == p->columns &&
-	       (!s->rows_log2 ||
-		(band <= 2 * CHUNK_ELEMENTS && 1u << s->rows_log2 <= p->band_rows)) &&
-	       (!s->columns_log2 || p->columns <= CHUNK_ELEMENTS);
-}
-
-/* Sample -------------------------------------------------------------------------------- */
-
-static void drop_sample(struct planner *p)
-{
-	free(p->values);
-	free(p->plain);
-	free(p->s.pieces);
-	p->values = p->plain = NULL;
-	p->s = (struct hct_tcq_sample){0};
-}
-
-/* A number for each piece that has no pattern, to place it by. */
-static uint64_t scatter(uint64_t i)
-{
-	i = (i + 1) * 0x9e3779b97f4a7c15u;
-	return (i ^ i >> 29) * 0xbf58476d1ce4e5b9u >> 32;
-}
-
-/* Memory for count pieces of room elements each. */
-static int make_room(struct planner *p, size_t count, size_t room)
-{
-	p->s.pieces = calloc(count, sizeof *p->s.pieces);
-	p->values = aligned_alloc(64, count * room * sizeof(float));
-	p->plain = aligned_alloc(64, count * room * sizeof(float));
-	if (!p->s.pieces || !p->values || !p->plain)
-		return 0;
-	for (size_t i = 0; i < count; i++)
-		p->s.pieces[i].x = p->values + i * room;
-	p->s.count = count;
-	p->s.columns = p->columns;
-	p->s.rows = p->rows;
-	return 1;
-}
-
-/* Takes bands out of the tensor, spread all over it, of at least so many whole rows (or parts of
- * long rows): many small ones tell more of a tensor than a few large ones.  Pieces are made of
- * bands from everywhere. */
-static hct_error take_sample(struct planner *p, size_t elements, unsigned rows)
-{
-	size_t unit = hct_dtype_unit(p->tensor->dtype), count, pieces, room;
-	uint64_t band, all;
-
-	p->band_rows = rows;
-	while ((uint64_t)p->band_rows * p->columns < BAND_LEAST && p->band_rows < 1u << 16)
-		p->band_rows *= 2;
-	while (p->band_rows && (uint64_t)p->band_rows * p->columns > PIECE_ELEMENTS)
-		p->band_rows /= 2;
-	band = p->band_rows ? (uint64_t)p->band_rows * p->columns : PIECE_ELEMENTS;
-	all = (p->elements + band - 1) / band;
-	count = (elements + band - 1) / band;
-	count = count < all ? count : (size_t)all;
-	pieces = (count + PIECE_ELEMENTS / band - 1) / (PIECE_ELEMENTS / band);
-	room = ((count + pieces - 1) / pieces * band + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
-	if (!make_room(p, pieces, room))
-		return HCT_ERR_NOMEM;
-	for (size_t i = 0; i < count; i++) {
-		struct hct_tcq_piece *piece = &p->s.pieces[i % pieces];
-		float *plain = p->plain + (piece->x - p->values);
-		uint64_t at = i * all / count + scatter(i) % (all / count), left;
-		size_t n;
-
-		at *= band;
-		left = p->elements - at; /* the last band may be shorter */
-		n = left < band ? (size_t)left : (size_t)band;
-		if (!piece->elements)
-			piece->column = (uint32_t)(at % p->columns);
-		hct_widen(p->tensor->dtype, p->data + at * unit, n, plain + piece->elements);
-		piece->elements += n;
-		p->s.elements += n;
-	}
-	for (size_t i = 0; i < pieces; i++)
-		for (size_t j = p->s.pieces[i].elements; j % HCT_GROUP; j++)
-			p->plain[i * room + j] = 0;
-	return HCT_OK;
-}
-
-/* Fills the values of every stride-th piece of the sample for a tile. */
-static void transform_sample(struct planner *p, const struct shape *s, size_t stride)
-{
-	unsigned rows = 1u << s->rows_log2, columns = 1u << s->columns_log2;
-	float factor = rows * columns > 1 ? (float)hct_idct_factor(rows, columns) : 1;
-
-	for (size_t i = 0; i < p->s.count; i += stride) {
-		struct hct_tcq_piece *piece = &p->s.pieces[i];
-		const float *src = p->plain + (piece->x - p->values);
-		size_t n = piece->elements, end = (n + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
-
-		memcpy(piece->x, src, end * sizeof *src);
-		if (rows > 1)
-			hct_dct_tiles(p->e->dct, src, n / p->columns, p->columns, rows, columns,
-				      piece->x);
-		else if (columns > 1)
-			hct_dct_tiles(p->e->dct, src, 1, n / columns * columns, 1, columns,
-				      piece->x);
-		for (size_t j = 0; j < n && factor != 1; j++)
-			piece->x[j] *= factor;
-	}
-}
-
-/* Tiles are compared by every second piece, unless that would be few. */
-static size_t screening_stride(const struct planner *p)
-{
-	return p->s.count > 4 ? 2 : 1;
-}
-
-/* Bits that a coder which knew every value's scale would spend, about; for comparisons. */
-static double ideal_bits(const struct planner *p, double error)
-{
-	const double scale = 1 / error;
-	size_t elements = 0;
-	double sum = 0;
-
-	for (size_t i = 0; i < p->s.count; i += screening_stride(p)) {
-		const struct hct_tcq_piece *piece = &p->s.pieces[i];
-		size_t n = piece->elements / 32 * 32;
-
-		for (size_t j = 0; j < n; j += 32) {
-			double product[4] = {1, 1, 1, 1};
-
-			/* One logarithm for products of 32; a factor is below 2^50 by far. */
-			for (size_t k = 0; k < 32; k += 4)
-				for (unsigned l = 0; l < 4; l++) {
-					double x = piece->x[j + k + l], y = 1 + x * x * scale;
-
-					product[l] *= y < 0x1p50 ? y : 0x1p50;
-				}
-			for (unsigned l = 0; l < 4; l++)
-				sum += log2(product[l]);
-		}
-		elements += n;
-	}
-	return sum / 2 / (double)elements;
-}
-
-/* Classes ------------------------------------------------------------------------------- */
-
-/* Spread of the scales of groups of n values: the variance of their log2, that of chance
- * subtracted. */
-struct spread {
-	double sum, square, chance;
-	size_t count;
-};
-
-static void spread_add(struct spread *s, double mean, double n)
-{
-	double v = log2(mean + 1e-38);
-
-	s->sum += v;
-	s->square += v * v;
-	s->chance += 1.2 / n; /* variance of log2 of the mean magnitude of n Gaussians */
-	s->count++;
-}
-
-static double spread_of(const struct spread *s)
-{
-	double n = (double)s->count, mean = s->sum / n;
-
-	return s->count > 1 ? s->square / n - mean * mean - s->chance / n : 0;
-}
-
-static double column_spread(const struct planner *p)
-{
-	float *sum = calloc(p->columns, sizeof *sum);
-	struct spread s = {0};
-	uint64_t rows = p->s.elements / p->columns;
-
-	if (!sum || rows < 4) {
-		free(sum);
-		return 0;
-	}
-	for (size_t i = 0; i < p->s.count; i++) {
-		const struct hct_tcq_piece *piece = &p->s.pieces[i];
-		uint32_t c = piece->column;
-
-		for (size_t j = 0, m; j < piece->elements; j += m, c = 0) {
-			m = p->columns - c < piece->elements - j ? p->columns - c
-								 : piece->elements - j;
-			for (size_t k = 0; k < m; k++)
-				sum[c + k] += fabsf(piece->x[j + k]);
-		}
-	}
-	for (uint32_t c = 0; c < p->columns; c++)
-		spread_add(&s, sum[c] / (double)rows, (double)rows);
-	free(sum);
-	return spread_of(&s);
-}
-
-static double run_spread(const struct planner *p)
-{
-	struct spread s = {0};
-
-	for (size_t i = 0; i < p->s.count; i++) {
-		const struct hct_tcq_piece *piece = &p->s.pieces[i];
-
-		for (size_t j = 0; j + 512 <= piece->elements; j += 512) {
-			double sum = 0;
-
-			for (size_t k = 0; k < 512; k += 8) {
-				const float *x = piece->x + j + k;
-
-				sum += fabsf(x[0]) + fabsf(x[1]) + fabsf(x[2]) + fabsf(x[3]) +
-				       fabsf(x[4]) + fabsf(x[5]) + fabsf(x[6]) + fabsf(x[7]);
-			}
-			spread_add(&s, sum / 512, 512);
-		}
-	}
-	return spread_of(&s);
+	return hct_matrix_tile_fits(p->rows, p->columns, s->rows_log2, s->columns_log2) &&
+	       (!s->rows_log2 || 1u << s->rows_log2 <= p->s.band_rows);
 }
 
 /* As many classes as their tables are worth: a spread of scales of variance v costs about
- * .7 v bits a value to who does not know them. */
+ * .6 v bits a value to who does not know them, and less where there are few bits. */
 static void choose_classes(const struct planner *p, struct hct_tcq_goal *goal)
 {
 	double table = 64 * 8 * TABLE_SHARE / (double)p->elements; /* bits of one more class */
-	double columns = .6 * column_spread(p), runs = .6 * run_spread(p);
+	double rate = hct_tcq_sample_bits(&p->s, goal->error, p->s.count > 4 ? 2 : 1);
+	double worth = .6 * (rate < 2 ? rate / 2 : 1);
+	double columns = worth * hct_tcq_column_spread(&p->s);
+	double runs = worth * hct_tcq_run_spread(&p->s);
 
 	goal->column_classes = 1;
 	for (unsigned q = 2; q <= 4; q *= 2) {
@@ -342,42 +153,20 @@ static void choose_classes(const struct planner *p, struct hct_tcq_goal *goal)
 			goal->row_classes = k;
 }
 
-/* Fitting ------------------------------------------------------------------------------- */
-
-/* Rounding to the dtype adds this relative squared error. */
-static double rounding_error(hct_dtype dtype)
-{
-	double step; /* between neighbours, relative */
-
-	switch (dtype) {
-	case HCT_DTYPE_BF16:
-		step = 0x1p-7;
-		break;
-	case HCT_DTYPE_F16:
-		step = 0x1p-10;
-		break;
-	case HCT_DTYPE_F8_E4M3:
-	case HCT_DTYPE_F8_E4M3FNUZ:
-		step = 0x1p-3;
-		break;
-	case HCT_DTYPE_F8_E5M2:
-	case HCT_DTYPE_F8_E5M2FNUZ:
-		step = 0x1p-2;
-		break;
-	default:
-		return 0;
-	}
-	return step * step / 12 / 2.16; /* 2.16: mean square of a mantissa, from 1 to 2 */
-}
-
 /* Mean squared error that a layer is to leave, of values as they are. */
 static double layer_error(const struct planner *p, unsigned layer)
 {
-	double d = p->goal->relative_squared_error - rounding_error(p->tensor->dtype);
-	double grown = d * exp2(2 * LAYER_BITS * (p->goal->layers - 1 - layer));
+	double d = p->goal->relative_squared_error - p->census.rounding / p->census.energy;
+	unsigned later = p->goal->layers - 1 - layer;
 
-	grown = layer + 1 < p->goal->layers && grown > .3 ? .3 : grown;
-	return grown * p->census.energy / (double)p->elements;
+	if (later) {
+		/* In even steps, from an error that is worth having. */
+		double bits = .5 * log2(COARSEST / d) / (p->goal->layers - 1);
+
+		bits = bits > LAYER_BITS ? LAYER_BITS : bits;
+		d *= bits > 0 ? exp2(2 * bits * later) : 1;
+	}
+	return d * p->census.energy / (double)p->elements;
 }
 
 /* Error of a value, transformed, for an error of an element. */
@@ -389,18 +178,20 @@ static double scale_error(const struct hct_tcq_tables *t, double error)
 	return error * factor * factor;
 }
 
-/* Codes the sample with a layer as it is.  The mean square of what is left of the values goes to
- * *error, and with keep it takes their place.  half: looks at every second piece only. */
-static hct_error apply_layer(struct planner *p, const struct hct_tcq_tables *t, unsigned layer,
-			     double goal, int keep, int half, double *error)
+/* Codes a sample with a layer as it is.  The mean square of what is left of the values goes to
+ * *error, the bits of a value to *bits; with keep what is left takes the place of the values. half:
+ * looks at every second piece only. */
+static hct_error apply_layer(struct planner *p, struct hct_tcq_sample *sample,
+			     const struct hct_tcq_tables *t, unsigned layer, double goal, int keep,
+			     int half, double *error, double *bits)
 {
 	struct hct_tcq_layer_encoder *le =
 		hct_tcq_layer_encoder_create(t, layer, hct_tcq_lambda(goal, t->layers[layer].step));
 	size_t scratch = (hct_tcq_scratch(t) + 63) / 64 * 64,
-	       values = PIECE_ELEMENTS * sizeof(float);
-	size_t room = hct_tcq_payload_bound(t, &t->layers[layer], PIECE_ELEMENTS);
+	       values = HCT_TCQ_PIECE * sizeof(float);
+	size_t room = hct_tcq_payload_bound(t, &t->layers[layer], HCT_TCQ_PIECE);
 	uint8_t *work = aligned_alloc(64, scratch + values + (room + 63) / 64 * 64);
-	size_t elements = 0;
+	size_t elements = 0, bytes = 0;
 	double sum = 0;
 
 	if (!le || !work) {
@@ -408,14 +199,14 @@ static hct_error apply_layer(struct planner *p, const struct hct_tcq_tables *t, 
 		free(work);
 		return HCT_ERR_NOMEM;
 	}
-	for (size_t i = 0; i < p->s.count; i += half ? 2 : 1) {
-		const struct hct_tcq_piece *piece = &p->s.pieces[i];
+	for (size_t i = 0; i < sample->count; i += half ? 2 : 1) {
+		const struct hct_tcq_piece *piece = &sample->pieces[i];
 		size_t n = piece->elements, whole = (n + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
 		float *x = (float *)(void *)(work + scratch);
 
 		memcpy(x, piece->x, whole * sizeof *x);
-		hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, piece->column, 1, work,
-				     work + scratch + values);
+		bytes += hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, piece->column, 1,
+					      work, work + scratch + values);
 		for (size_t j = 0; j < n; j++)
 			sum += (double)x[j] * x[j];
 		if (keep)
@@ -423,32 +214,90 @@ static hct_error apply_layer(struct planner *p, const struct hct_tcq_tables *t, 
 		elements += n;
 	}
 	*error = sum / (double)elements;
+	*bits = 8 * (double)bytes / (double)elements;
 	hct_tcq_layer_encoder_free(le);
 	free(work);
 	return HCT_OK;
 }
 
-/* Corrects the step of the last layer by what it really leaves. */
-static hct_error settle_step(struct planner *p, struct hct_tcq_tables *t, double forecast,
-			     double goal, double *error)
+/* Runs of 512 elements, or shorter where rows are: scales change with the row. */
+static unsigned choose_run(const struct planner *p)
+{
+	unsigned log2 = 3;
+
+	while (log2 && (uint64_t)HCT_GROUP << log2 > p->columns && p->rows > 1)
+		log2--;
+	return log2;
+}
+
+/* The error that a layer leaves in the tensor: as in the sample, but for the peaks. */
+static hct_error measure_layer(struct planner *p, const struct hct_tcq_tables *t, unsigned layer,
+			       double goal, int keep, double *error, double *bits)
+{
+	hct_error e = apply_layer(p, &p->s, t, layer, goal, keep, !keep && !p->uneven, error, bits);
+	double share = (double)p->peak.elements / (double)p->elements, peak, peak_bits;
+
+	if (e || !p->peak.count)
+		return e;
+	e = apply_layer(p, &p->peak, t, layer, goal, keep, 0, &peak, &peak_bits);
+	*error += share * (peak - *error);
+	*bits += share * (peak_bits - *bits);
+	return e;
+}
+
+/* Corrects the step of the last layer by what it really leaves, once: with large values that is
+ * exact enough. */
+static hct_error settle_even(struct planner *p, struct hct_tcq_tables *t, double forecast,
+			     double goal)
 {
 	struct hct_tcq_layer *l = &t->layers[t->layer_count - 1];
-	unsigned tries = p->uneven ? SETTLE_TRIES : 1;
 	struct hct_tcq_secant secant = {.slope = 2};
-	hct_error e = HCT_OK;
+	double error, bits;
+	hct_error e;
 
-	if (!p->uneven) /* the tables have moved since */
-		l->step = hct_tcq_next_step(&secant, l->step, forecast / goal);
-	for (unsigned i = 0; i < tries && !e; i++) {
-		e = apply_layer(p, t, t->layer_count - 1, goal, 0, !p->uneven, error);
-		if (e || fabs(*error / goal - 1) < .002)
-			break;
-		if (!p->uneven)
-			secant.ratio = 0;
-		l->step = hct_tcq_next_step(&secant, l->step, *error / goal);
-	}
-	*error = goal;
+	l->step =
+		hct_tcq_next_step(&secant, l->step, forecast / goal); /* tables have moved since */
+	e = measure_layer(p, t, t->layer_count - 1, goal, 0, &error, &bits);
+	secant.ratio = 0;
+	if (!e)
+		l->step = hct_tcq_next_step(&secant, l->step, error / goal);
 	return e;
+}
+
+/* Looks for the largest step that leaves no more than the error wanted, where error and step hardly
+ * go together, as in a constant.  *bits and *error become what was measured. */
+static hct_error settle_uneven(struct planner *p, struct hct_tcq_tables *t, double goal,
+			       double *error, double *bits)
+{
+	struct hct_tcq_layer *l = &t->layers[t->layer_count - 1];
+	struct hct_tcq_secant secant = {.slope = 2};
+	float good = 0, bad = 0; /* the steps next to the error wanted, on either side */
+	double found, cost;
+
+	for (unsigned i = 0; i < 2 * SETTLE_TRIES; i++) {
+		hct_error e = measure_layer(p, t, t->layer_count - 1, goal, 0, &found, &cost);
+		float next;
+
+		if (e)
+			return e;
+		if (found <= SETTLED * goal) {
+			good = l->step;
+			*error = found;
+			*bits = cost;
+		} else if (!bad || l->step < bad) {
+			bad = l->step;
+		}
+		if (good && (i >= SETTLE_TRIES || fabs(*error / goal - 1) < .005))
+			break;
+		next = hct_tcq_next_step(&secant, l->step, found / goal);
+		if (good && bad && (next <= good || next >= bad))
+			next = sqrtf(good * bad);
+		else if (!good && i >= SETTLE_TRIES / 2)
+			next = .6f * l->step;
+		l->step = next;
+	}
+	l->step = good;
+	return good > 0 ? HCT_OK : HCT_ERR_ARGUMENT;
 }
 
 /* Fits all layers to the sample as it is transformed; a trial does it in fewer passes and does not
@@ -456,18 +305,20 @@ static hct_error settle_step(struct planner *p, struct hct_tcq_tables *t, double
 static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, int trial, double *bits,
 			    double *error)
 {
-	struct shape shape = {(uint8_t)t->tile_rows_log2, (uint8_t)t->tile_columns_log2};
 	hct_error e = HCT_OK;
 
-	transform_sample(p, &shape, 1);
-	*bits = 0;
-	p->uneven = 0;
+	hct_tcq_sample_transform(&p->s, p->e->dct, t->tile_rows_log2, t->tile_columns_log2, 1);
+	hct_tcq_sample_transform(&p->peak, p->e->dct, t->tile_rows_log2, t->tile_columns_log2, 1);
+	*bits = *error = 0;
+	p->uneven = p->peak.count > 0;
 	for (unsigned l = 0; l < t->layer_count && !e; l++) {
 		double goal_error = scale_error(t, layer_error(p, l));
 		struct hct_tcq_goal goal = {.error = goal_error,
 					    .states_log2 = p->effort->states_log2,
+					    .run_log2 = choose_run(p),
 					    .passes = trial ? TRIAL_PASSES : p->effort->passes};
 		struct hct_tcq_forecast forecast;
+		double layer_bits;
 
 		choose_classes(p, &goal);
 		if (l) /* the residual has no scales left */
@@ -476,13 +327,17 @@ static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, int tri
 		if (e)
 			break;
 		p->uneven |= forecast.error < UNEVEN_ERROR * t->layers[l].step * t->layers[l].step;
-		*bits += forecast.bits + OVERHEAD_BITS;
+		layer_bits = forecast.bits + OVERHEAD_BITS;
+		*error = goal_error;
 		if (l + 1 < t->layer_count)
-			e = apply_layer(p, t, l, goal_error, 1, 0, error);
-		else if (!trial)
-			e = settle_step(p, t, forecast.error, goal_error, error);
-		else
+			e = measure_layer(p, t, l, goal_error, 1, error, &layer_bits);
+		else if (trial)
 			*error = forecast.error;
+		else if (p->uneven)
+			e = settle_uneven(p, t, goal_error, error, &layer_bits);
+		else
+			e = settle_even(p, t, forecast.error, goal_error);
+		*bits += layer_bits;
 	}
 	*error /= scale_error(t, 1);
 	return e;
@@ -520,49 +375,68 @@ static hct_error try_shape(struct planner *p, const struct shape *s, double *bit
 	return e;
 }
 
-/* Picks the tile: first by what an ideal coder would save, which is quick, then by trial. */
+/* A tile, and what an ideal coder would spend with it. */
+struct candidate {
+	const struct shape *shape;
+	double bits;
+};
+
+/* The tiles that fit, those with the fewest bits first; a tie goes to the one earlier in the table,
+ * which is the quicker one.  Returns how many. */
+static unsigned rank_shapes(struct planner *p, double error, size_t stride,
+			    struct candidate ranked[SHAPES])
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < p->effort->shapes; i++) {
+		unsigned rows = 1u << shapes[i].rows_log2, columns = 1u << shapes[i].columns_log2;
+		double factor = hct_idct_factor(rows, columns);
+		struct candidate c = {.shape = &shapes[i]};
+		unsigned k;
+
+		if (!shape_fits(p, &shapes[i]))
+			continue;
+		hct_tcq_sample_transform(&p->s, p->e->dct, shapes[i].rows_log2,
+					 shapes[i].columns_log2, stride);
+		c.bits = hct_tcq_sample_bits(&p->s, error * factor * factor, stride);
+		for (k = count++; k > 0 && c.bits < ranked[k - 1].bits - TRANSFORM_GAIN; k--)
+			ranked[k] = ranked[k - 1];
+		ranked[k] = c;
+	}
+	return count;
+}
+
+/* Picks the tile: first by what an ideal coder would save, which is quick, then by trial of the
+ * best few. */
 static hct_error choose_shape(struct planner *p, struct shape *best)
 {
 	static const struct shape none = {0, 0};
-	double error = layer_error(p, p->goal->layers - 1), plain, least = 1e30, bits, rival;
-	const struct shape *candidate = NULL;
-	hct_error e;
+	double error = layer_error(p, p->goal->layers - 1), plain, least = INFINITY, bits;
+	size_t stride = p->s.count > 4 ? 2 : 1; /* compared by every second piece */
+	int forced = p->goal->transform == HCT_TRANSFORM_DCT;
+	struct candidate ranked[SHAPES];
+	unsigned count;
+	hct_error e = HCT_OK;
 
 	*best = none;
 	if (p->goal->transform == HCT_TRANSFORM_NONE)
 		return HCT_OK;
-	transform_sample(p, &none, screening_stride(p));
-	plain = ideal_bits(p, error);
-	for (unsigned i = 0; i < p->effort->shapes; i++) {
-		unsigned rows = 1u << shapes[i].rows_log2, columns = 1u << shapes[i].columns_log2;
-		double factor = hct_idct_factor(rows, columns), ideal;
-
-		if (!shape_fits(p, &shapes[i]))
-			continue;
-		transform_sample(p, &shapes[i], screening_stride(p));
-		ideal = ideal_bits(p, error * factor * factor);
-		if (ideal < least) {
-			least = ideal;
-			candidate = &shapes[i];
+	hct_tcq_sample_transform(&p->s, p->e->dct, 0, 0, stride);
+	plain = hct_tcq_sample_bits(&p->s, error, stride);
+	count = rank_shapes(p, error, stride, ranked);
+	if (!count || (!forced && ranked[0].bits > plain - TRANSFORM_GAIN))
+		return HCT_OK;
+	if (!forced)
+		e = try_shape(p, &none, &least);
+	for (unsigned i = 0; i < count && i < p->effort->trials && !e; i++) {
+		e = try_shape(p, ranked[i].shape, &bits);
+		if (!e && bits < least - TRANSFORM_GAIN) {
+			least = bits;
+			*best = *ranked[i].shape;
 		}
 	}
-	if (!candidate)
-		return HCT_OK;
-	if (p->goal->transform == HCT_TRANSFORM_DCT) {
-		*best = *candidate;
-		return HCT_OK;
-	}
-	if (least > plain - TRANSFORM_GAIN)
-		return HCT_OK;
-	e = try_shape(p, &none, &bits);
-	if (!e)
-		e = try_shape(p, candidate, &rival);
-	if (!e && rival < bits - TRANSFORM_GAIN)
-		*best = *candidate;
 	return e;
 }
-
-/* Plan ---------------------------------------------------------------------------------- */
 
 /* What cannot be coded, or need not. */
 static const char *objection(const struct planner *p)
@@ -571,12 +445,12 @@ static const char *objection(const struct planner *p)
 		return "it has NaN or infinity";
 	if (p->census.energy == 0)
 		return "it is zero";
+	if (p->goal->relative_squared_error * p->census.energy < 2 * p->census.rounding)
+		return "its dtype is too coarse for that error";
 	if (!isfinite(p->census.energy) ||
 	    layer_error(p, p->goal->layers - 1) <
 		    1e-58 * (p->census.energy > 1 ? p->census.energy : 1))
 		return "its values are out of range";
-	if (p->goal->relative_squared_error < 2 * rounding_error(p->tensor->dtype))
-		return "its dtype is too coarse for that error";
 	if (p->census.peak >
 	    .25 * HCT_TCQ_MAX_EXCEPTION * sqrt(layer_error(p, p->goal->layers - 1)))
 		return "it has outliers beyond what can be coded";
@@ -613,6 +487,61 @@ static hct_error seal(struct planner *p, struct hct_tcq_plan *plan)
 	return HCT_OK;
 }
 
+/* Learns the tables for a tile: from more of the tensor where many values are lost in the step,
+ * since then the error is not the same everywhere. */
+static hct_error learn_tables(struct planner *p, const struct shape *shape,
+			      struct hct_tcq_plan *plan)
+{
+	size_t elements = p->effort->sample;
+	hct_error e;
+
+	for (;;) {
+		hct_tcq_sample_free(&p->s);
+		drop_tables(&plan->t);
+		plan->t = empty_tables(p, shape);
+		e = hct_tcq_sample_take(p->tensor, p->data, p->columns, elements,
+					1u << shape->rows_log2, &p->s);
+		if (!e && p->peak_count && !p->peak.count && p->s.elements < p->elements)
+			e = hct_tcq_sample_take_bands(p->tensor, p->data, p->columns, p->peak_rows,
+						      p->peaks, p->peak_count, &p->peak);
+		if (!e)
+			e = fit_layers(p, &plan->t, 0, &plan->bits, &plan->error);
+		if (e || !p->uneven || p->s.elements >= p->elements || elements > p->effort->sample)
+			break;
+		elements = UNEVEN_SAMPLE + 4 * p->effort->sample;
+	}
+	plan->error = plan->error * (double)p->elements / p->census.energy +
+		      p->census.rounding / p->census.energy;
+	return e;
+}
+
+static hct_error make_plan(struct planner *p, struct hct_tcq_plan **out)
+{
+	struct hct_tcq_plan *plan;
+	struct shape shape;
+	hct_error e;
+
+	e = hct_tcq_sample_take(p->tensor, p->data, p->columns, p->effort->sample, HCT_DCT_MAX_TILE,
+				&p->s);
+	if (!e)
+		e = choose_shape(p, &shape);
+	if (e)
+		return e;
+	plan = calloc(1, sizeof *plan);
+	if (!plan)
+		return HCT_ERR_NOMEM;
+	plan->dtype = p->tensor->dtype;
+	plan->chunk = hct_matrix_chunk(p->columns, shape.rows_log2, shape.columns_log2);
+	e = learn_tables(p, &shape, plan);
+	if (!e)
+		e = seal(p, plan);
+	if (e)
+		hct_tcq_plan_free(plan);
+	else
+		*out = plan;
+	return e;
+}
+
 hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const uint8_t *data,
 			      const struct hct_goal *goal, struct hct_tcq_plan **out,
 			      const char **why)
@@ -624,8 +553,6 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 			    .effort = &efforts[goal->effort - 1],
 			    .census = {.finite = 1},
 			    .elements = hct_tensor_bytes(tensor) / hct_dtype_unit(tensor->dtype)};
-	struct hct_tcq_plan *plan = NULL;
-	struct shape shape;
 	hct_error err;
 
 	*out = NULL;
@@ -634,55 +561,16 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 		return HCT_OK;
 	}
 	choose_matrix(&p);
-	hct_census_add(&p.census, tensor->dtype, data, p.elements);
+	take_census(&p);
 	*why = objection(&p);
 	if (*why)
 		return HCT_OK;
-	err = take_sample(&p, p.effort->sample, HCT_DCT_MAX_TILE);
-	if (!err)
-		err = choose_shape(&p, &shape);
-	if (!err) {
-		drop_sample(&p);
-		err = take_sample(&p, p.effort->sample, 1u << shape.rows_log2);
-	}
-	if (err)
-		goto out;
-	plan = calloc(1, sizeof *plan);
-	if (!plan) {
-		err = HCT_ERR_NOMEM;
-		goto out;
-	}
-	plan->dtype = tensor->dtype;
-	plan->chunk = choose_chunk(&p, shape.rows_log2, shape.columns_log2);
-	plan->t = empty_tables(&p, &shape);
-	err = fit_layers(&p, &plan->t, 0, &plan->bits, &plan->error);
-	if (!err && p.uneven && p.s.elements < p.elements) {
-		/* Where many values are lost in the step, the error is not the same everywhere. */
-		drop_sample(&p);
-		drop_tables(&plan->t);
-		plan->t = empty_tables(&p, &shape);
-		err = take_sample(&p, UNEVEN_SAMPLE + 4 * p.effort->sample, 1u << shape.rows_log2);
-		if (!err)
-			err = fit_layers(&p, &plan->t, 0, &plan->bits, &plan->error);
-	}
-	if (!err) {
-		plan->error = plan->error * (double)p.elements / p.census.energy +
-			      rounding_error(tensor->dtype);
-		err = seal(&p, plan);
-	}
-out:
-	drop_sample(&p);
-	if (err == HCT_ERR_ARGUMENT) {
-		*why = "that error cannot be reached";
-		err = HCT_OK;
-		hct_tcq_plan_free(plan);
-		plan = NULL;
-	}
-	if (err) {
-		hct_tcq_plan_free(plan);
+	err = make_plan(&p, out);
+	hct_tcq_sample_free(&p.s);
+	hct_tcq_sample_free(&p.peak);
+	if (err != HCT_ERR_ARGUMENT)
 		return err;
-	}
-	*out = plan;
+	*why = "that error cannot be reached";
 	return HCT_OK;
 }
 
@@ -716,43 +604,9 @@ uint32_t hct_tcq_plan_chunk(const struct hct_tcq_plan *p)
 	return p->chunk;
 }
 
-/* Decodes what was coded, as any reader will, after each layer; digests and sums. */
-static hct_error judge(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data, size_t n,
-		       uint64_t first, struct hct_encoded *out)
-{
-	size_t unit = hct_dtype_unit(p->dtype), length = n * unit;
-	struct hct_tensor tensor = {.dtype = p->dtype};
-	struct hct_task task = {.tensor = &tensor,
-				.tables = p->decoder,
-				.offset = first * unit,
-				.length = length,
-				.end = length,
-				.scratch = &e->decoding};
-	struct hct_distance d = {0};
-
-	if (!hct_buffer_reserve(&e->decoded, &e->decoded_capacity, length))
-		return HCT_ERR_NOMEM;
-	for (unsigned l = 0; l < out->layer_count; l++) {
-		const char *why;
-		hct_error err;
-
-		task.layers[l] =
-			(struct hct_payload){out->layers[l].payload, out->layers[l].length};
-		task.layer_count = l + 1;
-		err = hct_codec_tcq.decode(&task, e->decoded, &why);
-		if (err)
-			return err;
-		out->layers[l].digest = hct_checksum(e->decoded, length);
-	}
-	hct_distance_add(&d, p->dtype, data, e->decoded, n);
-	out->energy = d.aa;
-	out->decoded_energy = d.bb;
-	out->error = d.dd;
-	return HCT_OK;
-}
-
-hct_error hct_tcq_encode(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data,
-			 size_t n, uint64_t first, struct hct_encoded *out)
+/* The same without comparing sizes where compare is 0. */
+static hct_error encode(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data, size_t n,
+			uint64_t first, int compare, struct hct_encoded *out)
 {
 	size_t room = 0, total = 0, groups = (n + HCT_GROUP - 1) / HCT_GROUP * HCT_GROUP;
 	size_t scratch = (hct_tcq_scratch(&p->t) + 63) / 64 * 64;
@@ -783,7 +637,19 @@ hct_error hct_tcq_encode(hct_encoder *e, const struct hct_tcq_plan *p, const uin
 		at += HCT_PAYLOAD_PAD;
 		total += length;
 	}
-	if (p->t.layer_count == 1 && total >= n * hct_dtype_unit(p->dtype))
+	if (compare && p->t.layer_count == 1 && total >= n * hct_dtype_unit(p->dtype))
 		return HCT_ERR_LIMIT;
-	return judge(e, p, data, n, first, out);
+	return hct_judge(e, &hct_codec_tcq, p->decoder, p->dtype, data, n, first, out);
+}
+
+hct_error hct_tcq_encode(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data,
+			 size_t n, uint64_t first, struct hct_encoded *out)
+{
+	return encode(e, p, data, n, first, 1, out);
+}
+
+hct_error hct_tcq_encode_part(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data,
+			      size_t n, uint64_t first, struct hct_encoded *out)
+{
+	return encode(e, p, data, n, first, 0, out);
 }

@@ -31,4 +31,8 @@ uint32_t hct_tcq_plan_chunk(const struct hct_tcq_plan *p);
 hct_error hct_tcq_encode(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data,
 			 size_t n, uint64_t first, struct hct_encoded *out);
 
+/* The same for what is part of something else, whatever its size: never HCT_ERR_LIMIT. */
+hct_error hct_tcq_encode_part(hct_encoder *e, const struct hct_tcq_plan *p, const uint8_t *data,
+			      size_t n, uint64_t first, struct hct_encoded *out);
+
 #endif

@@ -2,10 +2,17 @@
 
 /* What the place of an exception in its list costs, about; its symbol comes on top. */
 #define EXCEPTION_BITS 17
+/* What it costs at most: 5 branches lead from any state to any other, so that the metrics of two
+ * states differ by 5 of these, which must stay below NEVER, and sums that are compared by 6, below
+ * 32768. */
+#define MAX_COST 5400
+/* What a bit costs at least.  Where nearly all values are lost in the step, lambda is next to
+ * nothing; but of paths with hardly any error that with the fewest bits is still to be found. */
+#define MIN_BIT 8
 
 void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, float lambda)
 {
-	float unit = 256 * lambda, dearest = 0;
+	float unit = 256 * lambda > MIN_BIT ? 256 * lambda : MIN_BIT, dearest = 0;
 
 	memset(v, 0, sizeof *v);
 	v->states_log2 = layer->states_log2;
@@ -48,7 +55,7 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 				}
 			}
 	dearest += unit * EXCEPTION_BITS;
-	v->exception = (uint16_t)(dearest < 6000 ? dearest : 6000);
+	v->exception = (uint16_t)(dearest < MAX_COST ? dearest : MAX_COST);
 }
 
 size_t hct_viterbi_scratch(size_t groups)

@@ -196,7 +196,7 @@ typedef uint16_t lanes __attribute__((vector_size(64)));
 typedef int16_t signed_lanes __attribute__((vector_size(64)));
 
 /* Add, compare, select, for states first to first + 15 of 2^log2.  Metrics are taken modulo 65536:
- * their differences stay far below 32768, since no branch costs more than an exception.  log2 and
+ * their differences stay below 32768, since no branch costs more than an exception.  log2 and
  * first are constants: everything is unrolled. */
 static inline __attribute__((always_inline)) void
 step_states(struct work *w, size_t g, unsigned log2, unsigned first, lanes chosen[2])

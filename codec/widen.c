@@ -69,6 +69,65 @@ static double sum(const double s[LANES])
 	return t;
 }
 
+/* The numbers of a dtype: bits of the mantissa, and the exponent of the least normal one. */
+static int numbers_of(hct_dtype dtype, int *mantissa, int *least)
+{
+	static const struct {
+		hct_dtype dtype;
+		int mantissa, least;
+	} all[] = {{HCT_DTYPE_BF16, 7, -126},      {HCT_DTYPE_F16, 10, -14},
+		   {HCT_DTYPE_F8_E4M3, 3, -6},     {HCT_DTYPE_F8_E5M2, 2, -14},
+		   {HCT_DTYPE_F8_E4M3FNUZ, 3, -7}, {HCT_DTYPE_F8_E5M2FNUZ, 2, -15}};
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		if (all[i].dtype == dtype) {
+			*mantissa = all[i].mantissa;
+			*least = all[i].least;
+			return 1;
+		}
+	return 0;
+}
+
+double hct_rounding_error(hct_dtype dtype)
+{
+	int mantissa, least;
+
+	/* 2.16: mean square of a mantissa, from 1 to 2 */
+	return numbers_of(dtype, &mantissa, &least) ? ldexp(1, -2 * mantissa) / 12 / 2.16 : 0;
+}
+
+/* Sum of the squared distances between neighbours at n numbers. */
+static double neighbour_squares(const float *x, size_t n, int mantissa, int least)
+{
+	double all = 0;
+
+	for (size_t i = 0; i < n; i += LANES) {
+		float sum = 0;
+
+		for (unsigned l = 0; l < LANES && i + l < n; l++) {
+			uint32_t u;
+			int e;
+
+			memcpy(&u, &x[i + l], 4);
+			e = (int)(u >> 23 & 255) - 127;
+			e = e < least ? least : e;
+			sum += from_bits((uint32_t)(2 * (e - mantissa) + 127) << 23);
+		}
+		all += sum;
+	}
+	return all;
+}
+
+/* Only the short dtypes have subnormal numbers that weights come near to. */
+static double rounding_squares(hct_dtype dtype, const float *x, size_t n, double energy)
+{
+	int mantissa, least;
+
+	if (!numbers_of(dtype, &mantissa, &least) || dtype == HCT_DTYPE_BF16)
+		return energy * hct_rounding_error(dtype);
+	return neighbour_squares(x, n, mantissa, least) / 12;
+}
+
 void hct_census_add(struct hct_census *c, hct_dtype dtype, const uint8_t *src, size_t n)
 {
 	size_t unit = hct_dtype_unit(dtype);
@@ -97,7 +156,10 @@ void hct_census_add(struct hct_census *c, hct_dtype dtype, const uint8_t *src, s
 		c->finite &= top < 0x7f800000;
 		if (top < 0x7f800000) {
 			c->peak = fmax(c->peak, from_bits(top));
-			c->energy += sum(squares);
+			double energy = sum(squares);
+
+			c->energy += energy;
+			c->rounding += rounding_squares(dtype, x, m, energy);
 		}
 	}
 }

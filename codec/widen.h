@@ -11,11 +11,18 @@
 struct hct_census {
 	double energy; /* sum of squares */
 	double peak;   /* largest magnitude */
-	int finite;    /* no NaN and no infinity, nor anything that float32 makes one of */
+	/* Sum of the squared errors that rounding numbers like these to the dtype makes, expected:
+	 * a twelfth of the squared distance between neighbours each. */
+	double rounding;
+	int finite; /* no NaN and no infinity, nor anything that float32 makes one of */
 };
 
 /* Converts n elements at src (any alignment), exactly but for F64, which is rounded to nearest. */
 void hct_widen(hct_dtype dtype, const uint8_t *src, size_t n, float *dst);
+
+/* The relative squared error that rounding to a dtype adds, about; 0 for those that hold
+ * float32. */
+double hct_rounding_error(hct_dtype dtype);
 
 /* Looks at n more elements.  Zero it, with finite = 1, to start. */
 void hct_census_add(struct hct_census *c, hct_dtype dtype, const uint8_t *src, size_t n);

@@ -3,7 +3,8 @@
 VALID    {name: function that returns the bytes}
 DAMAGED  {name: (function that returns the bytes, names of the errors allowed)}
 
-Those of the codec tcq are in hctcases_tcq.py, and end up here, too.
+Those of the codec tcq are in hctcases_tcq.py, those of coef and lowrank in
+hctcases_literal.py, and end up here, too.
 
 Damage is done before the checksums are made, so that the check behind them is what a
 reader meets, unless the checksum itself is what is wrong.
@@ -974,3 +975,4 @@ def raw_in_two_layers():
 
 
 import hctcases_tcq  # noqa: E402, F401  registers the cases of tcq
+import hctcases_literal  # noqa: E402, F401, I001  registers those of coef and lowrank

@@ -427,17 +427,6 @@ static void free_run(struct run *r)
 	mkhct_options_free(&r->options);
 }
 
-/* The literal coders of the method are still to come. */
-static hct_error check_encoder(struct run *r)
-{
-	enum mkhct_encoder e = r->options.coding.encoder;
-
-	if (e == MKHCT_ENCODER_AUTO || e == MKHCT_ENCODER_TCQ)
-		return HCT_OK;
-	return hct_fail(&r->diag, HCT_ERR_ARGUMENT,
-			"--encoder %s: is not there yet; take auto or tcq", mkhct_encoder_name(e));
-}
-
 int main(int argc, char **argv)
 {
 	struct run r = {.begun = 0};
@@ -447,8 +436,6 @@ int main(int argc, char **argv)
 	if (hct_open_standard_descriptors() < 0)
 		return HCT_EXIT_SYSTEM;
 	err = mkhct_options_parse(argc, argv, &r.options, &r.diag);
-	if (!err && r.options.action == MKHCT_RUN)
-		err = check_encoder(&r);
 	if (err) {
 		fprintf(stderr, "mkhct: %s; try 'mkhct --help'\n", r.diag.text);
 		return HCT_EXIT_USAGE;

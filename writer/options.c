@@ -349,6 +349,12 @@ static hct_error take_operands(int argc, char **argv, struct mkhct_options *out,
 }
 
 /* What each option by itself cannot know. */
+/* The coders that do what they do, whatever error comes of it. */
+static int is_literal(enum mkhct_encoder e)
+{
+	return e == MKHCT_ENCODER_TOPK || e == MKHCT_ENCODER_MIXED || e == MKHCT_ENCODER_INT4;
+}
+
 static hct_error check_together(const struct parse *p)
 {
 	struct mkhct_options *o = p->out;
@@ -366,6 +372,12 @@ static hct_error check_together(const struct parse *p)
 		why = "--target-quality: give --policy adaptive with it";
 	else if (p->given[CODE_FP16_RATIO] && o->coding.encoder != MKHCT_ENCODER_MIXED)
 		why = "--fp16-ratio: give --encoder mixed with it";
+	else if (is_literal(o->coding.encoder) && o->coding.layers > 1)
+		why = "--layers: only --encoder tcq codes several";
+	else if (is_literal(o->coding.encoder) && mkhct_wish_is_budget(&policy->wish))
+		why = "--bpw and --size: the size of topk, mixed and int4 does not follow an "
+		      "error; "
+		      "leave --encoder out";
 	if (why)
 		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s", why);
 	if (p->given[CODE_QUALITY] && p->wish)

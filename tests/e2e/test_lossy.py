@@ -486,6 +486,38 @@ def test_constants_and_outliers_reach_their_target(tmp_path, dtype):
         assert error < SLACK * RETENTION[0.7], name
 
 
+@pytest.mark.parametrize(
+    ("options", "codec", "bits", "error"),
+    [
+        # 70% of the coefficients at 4.5 bits and a mask; what is dropped, and what 4 bits lose.
+        (["--encoder", "topk"], "coef", (3.9, 4.3), (0.015, 0.03)),
+        (["--encoder", "mixed"], "coef", (5.6, 6.6), (0.01, 0.02)),
+        (["--encoder", "int4"], "coef", (4.5, 4.6), (0.004, 0.012)),
+        (["--encoder", "svd"], "tcq", (2.9, 3.4), (0.0138, 0.0153)),
+    ],
+    ids=lambda v: v[1] if isinstance(v, list) else "",
+)
+def test_literal_encoders(tmp_path, options, codec, bits, error):
+    """White noise, of which the figures are known."""
+    source = tmp_path / "source"
+    source.mkdir()
+    values = np.random.default_rng(21).standard_normal((256, 512)).astype(np.float32)
+    low = np.outer(values[:, 0], values[0]).astype(np.float32)
+    make_safetensors(source / "model.safetensors", {
+        "noise": ("F32", values.shape, values.tobytes()), "low": ("F32", low.shape, low.tobytes())
+    })  # fmt: skip
+    out = lossy(source, tmp_path / "out", "--quality-sample", "1", *options)
+    run(HCT, "check", "-q", out)
+    found, (_, tensors) = measure(source, out, tmp_path), report_of(out)
+    assert tensors["noise"]["codec"] == codec
+    assert bits[0] < 8 * tensors["noise"]["stored_bytes"] / values.size < bits[1]
+    assert error[0] < found["noise"][0] < error[1]
+    if codec == "tcq":  # a matrix of rank 1 is where svd wins
+        assert tensors["low"]["codec"] == "lowrank"
+        assert 8 * tensors["low"]["stored_bytes"] / low.size < 0.2
+        assert found["low"][0] < SLACK * RETENTION[0.7]
+
+
 def test_f8_and_integers_survive(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -678,7 +710,8 @@ def importance(tmp_path, text):
         (["--effort", "10"], "--effort: '10' is no level"),
         (["--transform", "wavelet"], "--transform: 'wavelet' is not known"),
         (["--encoder", "zip"], "--encoder: 'zip' is not known"),
-        (["--encoder", "topk"], "--encoder topk: is not there yet"),
+        (["--encoder", "topk", "--bpw", "4"], "--bpw and --size: the size of topk, mixed and int4"),
+        (["--encoder", "int4", "--layers", "2"], "--layers: only --encoder tcq codes several"),
         (["--layers", "5"], "--layers: '5' is no number of layers"),
         (["--quality-sample", "2"], "--quality-sample: '2' is no fraction"),
         (["--keep", "nothing.*"], "--keep nothing.*: matches no tensor of the model"),

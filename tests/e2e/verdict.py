@@ -15,7 +15,7 @@ sys.path.insert(0, str(TESTS))
 
 import hctspec  # noqa: E402
 
-# The phrases of codec/error.c for the errors of FORMAT.md section 6.
+# The phrases of codec/error.c for the errors of FORMAT.md section 8.
 PHRASES = {
     "NOT_HCT": "not an .hct file",
     "UNFINISHED": "unfinished .hct file",
@@ -49,11 +49,12 @@ VARIANTS = [name for name, needed in NEEDED_FLAGS.items() if needed <= cpu_flags
 
 
 def spec_says(data):
-    """"OK" or the name of the error that decoding gives, by the specification."""
+    """"OK" or the name of the error that decoding gives, by the specification, after each layer."""
     try:
         file = hctspec.File(data)
-        for number in range(len(file.chunks)):
-            file.decode_chunk(number)
+        for number, (i, _) in enumerate(file.chunks):
+            for layers in range(1, file.tensors[i].layers + 1):
+                file.decode_chunk(number, layers)
     except hctspec.SpecError as error:
         return error.name
     return "OK"

@@ -49,6 +49,14 @@ def tcq_seed(t, k, length, tables, payloads):
             + b"".join(struct.pack("<H", len(p)) for p in payloads[:-1]) + b"".join(payloads))
 
 
+def literal_seed(t, k, length, codec, tables, payload):
+    width = hctspec.FLOATS[t.dtype].W
+    elements, first = length // width, k * t.chunk_bytes // width
+    return (bytes([codec == hctspec.LOWRANK, TCQ_DTYPES.index(t.dtype)])
+            + (elements - 1).to_bytes(3, "little") + first.to_bytes(3, "little")
+            + struct.pack("<H", len(tables)) + tables + payload)
+
+
 def chunk_seeds(f):
     for i, k in f.chunks[:6]:
         t = f.tensors[i]
@@ -65,6 +73,9 @@ def chunk_seeds(f):
         if (codecs == {hctspec.TCQ} and t.dtype in TCQ_DTYPES and len(tables) < 0xFFFF
                 and t.layers <= 4 and all(len(p) <= 0xFFFF for p in payloads)):
             yield "fuzz_tcq", tcq_seed(t, k, length, tables, payloads)
+        if (codecs <= {hctspec.COEF, hctspec.LOWRANK} and len(codecs) == t.layers == 1
+                and t.dtype in TCQ_DTYPES and len(tables) < 0xFFFF):
+            yield "fuzz_literal", literal_seed(t, k, length, *codecs, tables, payloads[0])
 
 
 def seeds_of(data):

@@ -3,7 +3,7 @@
 
 Every later version must read these files, so none is ever made again: to cover something
 new, add a name below.  manifest.json holds the SHA-256 of the source file, or the name of
-the error (FORMAT.md, section 6) of a file that is damaged.  Those of mkhct are made by the
+the error (FORMAT.md, section 8) of a file that is damaged.  Those of mkhct are made by the
 build that HCT_BUILD names.
 """
 
@@ -38,13 +38,19 @@ VALID = [
     "tcq_tile_1x8_of_40", "tcq_tile_8x1_of_37", "tcq_tile_64x64_of_64",
     "tcq_exceptions_first_and_last", "tcq_exceptions_low_15", "tcq_exceptions_rice_8",
     "tcq_freq_chain", "tcq_freq_lone", "tcq_mixed", "tcq_unused_bits",
+    "coef_bf16", "coef_f32", "coef_f64", "coef_f8_e4m3", "coef_masks_0_0", "coef_masks_0_3",
+    "coef_masks_2_2", "coef_exponent_60", "coef_tile_1x8", "coef_tile_8x1", "coef_tile_64x64",
+    "lowrank_bf16", "lowrank_f16", "lowrank_f32", "lowrank_1", "lowrank_full", "lowrank_raw_bits",
+    "lowrank_tiles", "lowrank_u_columns_7", "literal_mixed",
 ]
 DAMAGED = [
     "extent_checksum", "extent_digest", "extent_codec", "flag_15", "major_2", "no_trailer",
     "json_hole", "split_a_one_byte_more", "split_exceptions_beyond", "tables_sum_257",
     "zstd_lies", "tables_tcq_sum_257", "tables_tcq_step_nan", "tcq_a_one_byte_more",
     "tcq_state_below_256_that_would_do", "tcq_exceptions_9_zeros", "tcq_digest", "tcq_then_raw",
-    "tcq_tile_does_not_fit_columns_of_last_chunk",
+    "tcq_tile_does_not_fit_columns_of_last_chunk", "tables_coef_exponent_61",
+    "coef_scale_infinite", "coef_one_more_kept", "coef_mask_two_frames",
+    "tables_lowrank_columns_2", "tables_lowrank_v_one_byte_more", "lowrank_u_one_byte_more",
 ]
 
 

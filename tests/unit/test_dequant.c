@@ -37,17 +37,34 @@ static const hct_dtype dtypes[] = {HCT_DTYPE_BF16,        HCT_DTYPE_F16,        
 #define DTYPES (sizeof dtypes / sizeof *dtypes)
 
 /* Every variant that this CPU has: for (VARIANTS(v)) ... */
+enum { SCALAR, AVX2, AVX512, AVX512_BF16, VARIANT_COUNT };
 #define VARIANTS(v)                                                                                \
-	hct_simd v = HCT_SIMD_SCALAR;                                                              \
-	v <= HCT_SIMD_AVX512;                                                                      \
-	v = (hct_simd)(v + 1)
+	unsigned v = SCALAR;                                                                       \
+	v < VARIANT_COUNT;                                                                         \
+	v++
+
+static const char *const variant_names[] = {"scalar", "avx2", "avx512", "avx512 with bf16"};
+
+/* NULL when this CPU does not have it. */
+static const struct hct_dequant_loops *loops_of(unsigned v)
+{
+#if defined __x86_64__
+	if (v == AVX512 && hct_simd_supported(HCT_SIMD_AVX512))
+		return &hct_dequant_avx512;
+	if (v == AVX512_BF16 && hct_simd_supported(HCT_SIMD_AVX512) && hct_dequant_has_bf16())
+		return &hct_dequant_avx512_bf16;
+	if (v == AVX2 && hct_simd_supported(HCT_SIMD_AVX2))
+		return &hct_dequant_avx2;
+#endif
+	return v == SCALAR ? &hct_dequant_scalar : NULL;
+}
 
 /* One value through a variant. */
-static uint64_t narrow_one(hct_simd v, hct_dtype t, float f)
+static uint64_t narrow_one(unsigned v, hct_dtype t, float f)
 {
 	uint8_t out[8] = {0};
 
-	hct_dequant_find(v)->narrow[t](&f, 1, out);
+	loops_of(v)->narrow[t](&f, 1, out);
 	return hct_load64(out);
 }
 
@@ -100,9 +117,9 @@ static void check_narrow(const struct scale *s, hct_dtype t, float f)
 	if (signbit(f) && (expected || !fnuz))
 		expected |= 1u << (hct_dtype_bits(t) - 1);
 	for (VARIANTS(v)) {
-		if (hct_simd_supported(v) && narrow_one(v, t, f) != expected)
+		if (loops_of(v) && narrow_one(v, t, f) != expected)
 			fail_msg("%s, %s: %a becomes %llx, not %llx", hct_dtype_name(t),
-				 hct_simd_name(v), (double)f,
+				 variant_names[v], (double)f,
 				 (unsigned long long)narrow_one(v, t, f),
 				 (unsigned long long)expected);
 	}
@@ -157,7 +174,7 @@ static void test_wide_and_nan(void **state)
 	for (VARIANTS(s)) {
 		uint64_t bits;
 
-		if (!hct_simd_supported(s))
+		if (!loops_of(s))
 			continue;
 		for (size_t d = 0; d < DTYPES; d++)
 			for (size_t i = 0; i < 4; i++)
@@ -198,10 +215,10 @@ static void test_lengths(void **state)
 		hct_dequant_scalar.narrow[t](from, n, expected + at);
 		assert_int_equal(expected[at + n * unit], 0xa5);
 		for (VARIANTS(v)) {
-			if (!hct_simd_supported(v))
+			if (!loops_of(v))
 				continue;
 			memset(out, 0xa5, sizeof out);
-			hct_dequant_find(v)->narrow[t](from, n, out + at);
+			loops_of(v)->narrow[t](from, n, out + at);
 			assert_memory_equal(out, expected, sizeof out);
 		}
 	}
@@ -248,10 +265,10 @@ static void test_values(void **state)
 		for (unsigned i = 0; i < sizeof raw; i++)
 			raw[i] = (uint8_t)next();
 		for (VARIANTS(v)) {
-			if (!hct_simd_supported(v))
+			if (!loops_of(v))
 				continue;
 			out[GROUPS * 64] = 1;
-			hct_dequant_find(v)->floats(&q, codes, raw, GROUPS, out);
+			loops_of(v)->floats(&q, codes, raw, GROUPS, out);
 			assert_true(out[GROUPS * 64] == 1);
 			for (unsigned i = 0; i < GROUPS * 64; i++) {
 				unsigned at = hct_position(i % 64), bits = 0;
@@ -264,44 +281,75 @@ static void test_values(void **state)
 						<< b;
 				f = formula(&l, codes[i / 64 * 64 + at], bits);
 				assert_memory_equal(&out[i], &f, sizeof f);
+				f = hct_dequant_value(&q, codes + i / 64 * 64,
+						      raw + i / 64 * 8 * l.raw_bits, i % 64);
+				assert_memory_equal(&out[i], &f, sizeof f);
 			}
 		}
 	}
 }
 
-static void test_look(void **state)
+/* From codes to elements, with every number of raw bits, of steps that reach all of a dtype and
+ * beyond it, any number of groups at any place; nothing beside them is written. */
+static void test_direct(void **state)
 {
-	enum { GROUPS = 7 };
-	uint8_t codes[GROUPS * 64], table8[64], out[2 * GROUPS * 64 + 3];
-	uint16_t table16[64];
+	enum { GROUPS = 19 };
+	static const float steps[] = {0x1p-100f,      0x1.fffffep-100f, 0x1p100f,
+				      0x1.8f3c2ap-7f, 0x1.8f3c2ap-24f,  0x1.fffffep99f,
+				      0x1.ffcp9f,     0x1.ffdffep9f,    0x1.ffep9f};
+	static uint8_t codes[GROUPS * 64], raw[GROUPS * 8 * HCT_TCQ_MAX_RAW];
+	static uint8_t out[2 * GROUPS * 64 + 8], expected[sizeof out];
+	static float values[GROUPS * 64];
 
 	(void)state;
-	for (unsigned round = 0; round < 100; round++) {
-		size_t at = round % 3;
+	seed = 9;
+	for (unsigned round = 0; round < 8 * 8 * 9 * 7; round++) {
+		float scale = round / 576 < 2 ? 1 : 1 / (float)(1 << round / 576);
+		struct hct_tcq_layer l = layer(round % 8, steps[round / 64 % 9]);
+		hct_dtype dtype = dtypes[round / 8 % 8];
+		size_t at = next() % 4, groups = next() % (GROUPS + 1), unit;
+		struct hct_direct t;
 
+		unit = hct_dtype_unit(dtype);
+		if (unit > 2)
+			continue;
+		if (l.step > 1 && l.step < 0x1p20f)
+			l.step *= scale;
 		for (unsigned i = 0; i < sizeof codes; i++)
-			codes[i] = (uint8_t)next();
-		for (unsigned i = 0; i < 64; i++) {
-			table8[i] = (uint8_t)next();
-			table16[i] = (uint16_t)next();
-		}
+			codes[i] = (uint8_t)(round % 3 ? next() : next() % 2 * 31);
+		for (unsigned i = 0; i < sizeof raw; i++)
+			raw[i] = (uint8_t)next();
+		hct_direct_init(&t, &l, dtype);
+		t.f16c = t.f16c && round % 5;
+		hct_dequant_scalar.floats(&t.values, codes, raw, groups, values);
+		memset(expected, 0xa5, sizeof expected);
+		hct_dequant_scalar.narrow[dtype](values, groups * 64, expected + at);
 		for (VARIANTS(v)) {
-			if (!hct_simd_supported(v))
+			if (!loops_of(v))
 				continue;
-			hct_dequant_find(v)->look16(table16, codes, GROUPS, out + at);
-			for (unsigned i = 0; i < GROUPS * 64; i++)
-				assert_int_equal(
-					hct_load16(out + at + 2 * i),
-					table16[codes[i / 64 * 64 + hct_position(i % 64)] & 63]);
-			out[at + GROUPS * 64] = 77;
-			hct_dequant_find(v)->look8(table8, codes, GROUPS, out + at);
-			for (unsigned i = 0; i < GROUPS * 64; i++)
-				assert_int_equal(
-					out[at + i],
-					table8[codes[i / 64 * 64 + hct_position(i % 64)] & 63]);
-			assert_int_equal(out[at + GROUPS * 64], 77);
+			memset(out, 0xa5, sizeof out);
+			loops_of(v)->direct[dtype](&t, codes, raw, groups, out + at);
+			for (size_t i = 0; i < sizeof out; i++)
+				if (out[i] != expected[i])
+					fail_msg("%s, %s, b %u, step %a: byte %zu is %02x, not "
+						 "%02x",
+						 variant_names[v], hct_dtype_name(dtype),
+						 l.raw_bits, (double)l.step, i, out[i],
+						 expected[i]);
 		}
 	}
+}
+
+/* The best loops that there are. */
+static void test_find(void **state)
+{
+	(void)state;
+	assert_ptr_equal(hct_dequant_find(HCT_SIMD_SCALAR), loops_of(SCALAR));
+	if (hct_simd_supported(HCT_SIMD_AVX2))
+		assert_ptr_equal(hct_dequant_find(HCT_SIMD_AVX2), loops_of(AVX2));
+	if (hct_simd_supported(HCT_SIMD_AVX512))
+		assert_ptr_equal(hct_dequant_find(HCT_SIMD_AVX512),
+				 loops_of(hct_dequant_has_bf16() ? AVX512_BF16 : AVX512));
 }
 
 static void test_add(void **state)
@@ -314,10 +362,10 @@ static void test_add(void **state)
 		b[i] = (float)next() * 0x1p-9f;
 	}
 	for (VARIANTS(v)) {
-		if (!hct_simd_supported(v))
+		if (!loops_of(v))
 			continue;
 		memcpy(out, a, sizeof out);
-		hct_dequant_find(v)->add(out, b, 99);
+		loops_of(v)->add(out, b, 99);
 		for (unsigned i = 0; i < 100; i++)
 			assert_true(out[i] == (i < 99 ? a[i] + b[i] : a[i]));
 	}
@@ -328,7 +376,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rounding), cmocka_unit_test(test_wide_and_nan),
 		cmocka_unit_test(test_lengths),  cmocka_unit_test(test_values),
-		cmocka_unit_test(test_look),     cmocka_unit_test(test_add),
+		cmocka_unit_test(test_direct),   cmocka_unit_test(test_find),
+		cmocka_unit_test(test_add),
 	};
 
 	return cmocka_run_group_tests_name("dequant", tests, NULL, NULL);

@@ -157,6 +157,32 @@ static void test_plain(void **state)
 	}
 }
 
+/* Elements of 8 and 16 bits with every number of raw bits; steps that go beyond the dtypes. */
+static void test_raw(void **state)
+{
+	static const float steps[] = {0.0123f, 0x1p-100f, 0x1.8f3c2ap9f, 0x1p100f, 0x1.23p-20f};
+
+	(void)state;
+	for (unsigned kind = 0; kind < 7 * 6 * 6; kind++) {
+		static const hct_dtype small[] = {HCT_DTYPE_BF16,        HCT_DTYPE_F16,
+						  HCT_DTYPE_F8_E4M3,     HCT_DTYPE_F8_E5M2,
+						  HCT_DTYPE_F8_E4M3FNUZ, HCT_DTYPE_F8_E5M2FNUZ};
+		struct subject s = {.made = tcq_model(1, 100 + kind % 2 * 28, kind)};
+		char what[64];
+
+		tcq_seed = kind;
+		s.made.t.layers[0].raw_bits = 1 + kind % 7;
+		s.made.t.layers[0].step = steps[kind % 5];
+		s.made.t.segment_log2 = 10 + kind % 4;
+		s.made.exceptions = kind / 42 % 3 * 25;
+		subject_open(&s, small[kind / 7 % 6], tcq_below(1000), 4000 + tcq_below(9000));
+		snprintf(what, sizeof what, "raw %u: %s, b %u", kind,
+			 hct_dtype_name(s.tensor.dtype), 1 + kind % 7);
+		check_subject(&s, what);
+		subject_close(&s);
+	}
+}
+
 static void test_layers(void **state)
 {
 	(void)state;
@@ -414,10 +440,11 @@ static void test_exception_rules(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),        cmocka_unit_test(test_layers),
-		cmocka_unit_test(test_tiles),        cmocka_unit_test(test_large),
-		cmocka_unit_test(test_shape_errors), cmocka_unit_test(test_length_errors),
-		cmocka_unit_test(test_damage),       cmocka_unit_test(test_exception_rules),
+		cmocka_unit_test(test_plain),           cmocka_unit_test(test_raw),
+		cmocka_unit_test(test_layers),          cmocka_unit_test(test_tiles),
+		cmocka_unit_test(test_large),           cmocka_unit_test(test_shape_errors),
+		cmocka_unit_test(test_length_errors),   cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_exception_rules),
 	};
 
 	return cmocka_run_group_tests_name("tcq", tests, NULL, NULL);
