@@ -8,6 +8,7 @@
 #include <zstd.h>
 
 #include "bytes.h"
+#include "census.h"
 #include "checksum.h"
 #include "codec.h"
 #include "idct.h"
@@ -18,6 +19,7 @@
 #include "widen.h"
 
 /* Tensors below are not worth their tables and heads. */
+#define CENSUS_PIECE   (64u << 10) /* elements */
 #define MIN_ELEMENTS   1024
 #define PIECE_ELEMENTS (64u * 1024u)
 /* Strings of zstd's in masks, at least: shorter ones are chance, and cost more than the frequencies
@@ -481,7 +483,9 @@ hct_error hct_coef_plan_create(hct_encoder *e, const struct hct_tensor *tensor, 
 	*why = "its dtype";
 	if (!hct_tcq_has_dtype(tensor->dtype))
 		return HCT_OK;
-	hct_census_add(&p.census, tensor->dtype, data, p.elements);
+	err = hct_census_take(e, tensor, data, CENSUS_PIECE, &p.census, NULL, NULL);
+	if (err)
+		return err;
 	*why = objection(&p);
 	if (*why)
 		return HCT_OK;

@@ -63,6 +63,12 @@ void hct_encoder_free(hct_encoder *e)
 	free(e);
 }
 
+void hct_encoder_watch(hct_encoder *e, int (*watch)(void *arg, uint64_t done), void *arg)
+{
+	e->watch = watch;
+	e->watch_arg = arg;
+}
+
 int hct_buffer_reserve(uint8_t **buf, size_t *capacity, size_t size)
 {
 	if (*capacity < size) {

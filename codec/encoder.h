@@ -89,10 +89,16 @@ struct hct_encoded {
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out);
 void hct_encoder_free(hct_encoder *e);
 
+/* From now on, while a tensor is planned, watch(arg, done) is called now and then when `done` of
+ * its bytes have been looked at, in order: a caller may let their pages go.  When it returns 1,
+ * hct_plan_create gives up with HCT_ERR_INTERRUPTED.  NULL, as at the start, for none. */
+void hct_encoder_watch(hct_encoder *e, int (*watch)(void *arg, uint64_t done), void *arg);
+
 /* Plans the coding of one tensor.  goal: NULL for lossless.  A tensor that cannot be coded with
  * loss, or would be no smaller, is lossless, and hct_plan_describe says why.  data: its
  * hct_tensor_bytes() bytes, which are read here and there for lossless coding and as a whole
- * otherwise.  Errors: HCT_ERR_ARGUMENT for a goal out of range, HCT_ERR_NOMEM. */
+ * otherwise.  Errors: HCT_ERR_ARGUMENT for a goal out of range, HCT_ERR_NOMEM,
+ * HCT_ERR_INTERRUPTED from the watch. */
 hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
 			  const struct hct_goal *goal, hct_plan **out, struct hct_diag *diag);
 void hct_plan_free(hct_plan *p);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "census.h"
 #include "checksum.h"
 #include "judge.h"
 #include "lowrank.h"
@@ -23,10 +24,11 @@
 /* How often U, by which the error is reached, is planned at most; the share of what is left to it
  * that it may use, and has to: less, and aimed at lower, with each try.  How far a plan of few
  * numbers misses is chance. */
-#define U_TRIES  8
-#define U_MOST   1.005
-#define U_LEAST  .98
-#define U_LOOSER .02
+#define U_TRIES      8
+#define U_MOST       1.005
+#define U_LEAST      .98
+#define U_LOOSER     .02
+#define CENSUS_PIECE (64u << 10) /* elements */
 /* What must come of it, against the rival's bits. */
 #define GAIN 0.99
 /* The error that is near enough, as a share of what is wanted. */
@@ -322,17 +324,19 @@ static int suits(struct planner *p, double error, int quick)
 	       p->m.columns <= hct_matrix_chunk((uint32_t)p->m.columns, 0, 0);
 }
 
-/* The sums; 0 when float32 cannot hold them. */
-static int measure(struct planner *p, double error)
+/* The sums; *sound is 0 when float32 cannot hold them. */
+static hct_error measure(struct planner *p, double error, int *sound)
 {
-	struct hct_census census = {.finite = 1};
+	struct hct_census census;
 	uint64_t elements = (uint64_t)p->m.rows * p->m.columns;
+	hct_error e =
+		hct_census_take(p->e, p->tensor, p->m.data, CENSUS_PIECE, &census, NULL, NULL);
 
-	hct_census_add(&census, p->tensor->dtype, p->m.data, elements);
 	p->m.energy = census.energy;
 	p->m.error = error * p->m.energy;
-	return census.finite && census.peak < MAX_PEAK &&
-	       p->m.energy > MIN_RMS * MIN_RMS * (double)elements;
+	*sound = census.finite && census.peak < MAX_PEAK &&
+		 p->m.energy > MIN_RMS * MIN_RMS * (double)elements;
+	return e;
 }
 
 /* Decides on the rank and makes a plan; *out stays NULL where that is not worth it. */
@@ -377,7 +381,9 @@ hct_error hct_lowrank_plan_create(hct_encoder *e, const struct hct_tensor *tenso
 	p.m.rival = rival * (double)p.m.rows * (double)p.m.columns;
 	if (quick)
 		err = hct_rank_look(&p.m, error, &promising);
-	if (!err && promising && measure(&p, error))
+	if (!err && promising)
+		err = measure(&p, error, &promising);
+	if (!err && promising)
 		err = try_plan(&p, out);
 	/* LAPACK did not converge, or the quantiser made something that does not decode. */
 	return err == HCT_ERR_LIMIT || err == HCT_ERR_CORRUPT ? HCT_OK : err;

@@ -44,6 +44,8 @@ struct hct_encoder {
 	uint8_t *work; /* scratch of the codecs */
 	size_t work_capacity;
 	hct_dct *dct;
+	int (*watch)(void *arg, uint64_t done); /* NULL, or as for hct_encoder_watch */
+	void *watch_arg;
 	struct hct_scratch decoding;
 	uint8_t *decoded; /* of the chunk coded last, when it was coded with loss */
 	size_t decoded_capacity;

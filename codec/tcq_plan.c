@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "census.h"
 #include "checksum.h"
 #include "codec.h"
 #include "idct.h"
@@ -88,38 +89,44 @@ static void choose_matrix(struct planner *p)
 	p->rows = p->elements / p->columns;
 }
 
-/* Looks at all of the tensor, and notes the bands with the most energy. */
-static void take_census(struct planner *p)
+/* The bands with the most energy so far, the largest first. */
+struct peaks {
+	double energy[PEAKS + 1];
+	uint64_t at[PEAKS + 1], count;
+};
+
+static void note_peak(void *arg, uint64_t number, const struct hct_census *band)
 {
-	size_t unit = hct_dtype_unit(p->tensor->dtype);
-	double energy[PEAKS + 1] = {0}, share = 0;
-	uint64_t band, at[PEAKS + 1] = {0}, count = 0;
+	struct peaks *k = arg;
+	unsigned i = PEAKS;
+
+	for (; i > 0 && band->energy > k->energy[i - 1]; i--) {
+		k->energy[i] = k->energy[i - 1];
+		k->at[i] = k->at[i - 1];
+	}
+	k->energy[i] = band->energy;
+	k->at[i] = number;
+	k->count++;
+}
+
+/* Looks at all of the tensor, and notes the bands with the most energy. */
+static hct_error take_census(struct planner *p)
+{
+	struct peaks k = {.count = 0};
+	double share = 0;
+	uint64_t band;
+	hct_error e;
 
 	p->peak_rows = hct_tcq_band_rows(p->columns, HCT_DCT_MAX_TILE);
 	band = p->peak_rows ? (uint64_t)p->peak_rows * p->columns : HCT_TCQ_PIECE;
-	for (uint64_t begin = 0; begin < p->elements; begin += band, count++) {
-		uint64_t n = p->elements - begin < band ? p->elements - begin : band;
-		struct hct_census c = {.finite = 1};
-		unsigned i = PEAKS;
-
-		hct_census_add(&c, p->tensor->dtype, p->data + begin * unit, n);
-		p->census.energy += c.energy;
-		p->census.rounding += c.rounding;
-		p->census.peak = c.peak > p->census.peak ? c.peak : p->census.peak;
-		p->census.finite &= c.finite;
-		for (; i > 0 && c.energy > energy[i - 1]; i--) {
-			energy[i] = energy[i - 1];
-			at[i] = at[i - 1];
-		}
-		energy[i] = c.energy;
-		at[i] = count;
-	}
+	e = hct_census_take(p->e, p->tensor, p->data, band, &p->census, note_peak, &k);
 	for (unsigned i = 0; i < PEAKS; i++)
-		share += energy[i] / p->census.energy;
-	if (count > PEAKS && share > PEAK_SHARE * PEAKS / (double)count) {
+		share += k.energy[i] / p->census.energy;
+	if (k.count > PEAKS && share > PEAK_SHARE * PEAKS / (double)k.count) {
 		p->peak_count = PEAKS;
-		memcpy(p->peaks, at, sizeof p->peaks);
+		memcpy(p->peaks, k.at, sizeof p->peaks);
 	}
+	return e;
 }
 
 static int shape_fits(const struct planner *p, const struct shape *s)
@@ -561,7 +568,9 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 		return HCT_OK;
 	}
 	choose_matrix(&p);
-	take_census(&p);
+	err = take_census(&p);
+	if (err)
+		return err;
 	*why = objection(&p);
 	if (*why)
 		return HCT_OK;

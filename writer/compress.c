@@ -14,6 +14,7 @@
 #include "writer/hasher.h"
 #include "writer/interrupt.h"
 #include "writer/names.h"
+#include "writer/plan.h"
 
 #define PLANS  256u        /* tensors planned ahead of the one being appended, */
 #define AHEAD  (64u << 20) /* and bytes: a plan looks at pages all over its tensor */
@@ -141,9 +142,8 @@ static hct_error make_plan(void *arg)
 	struct plan_work *w = arg;
 	const struct plan_slot *s = w->slot;
 
-	return hct_plan_create(w->encoder, s->tensor,
-			       mkhct_model_data(s->pipeline->model, s->tensor),
-			       goal_of(s->pipeline, s->tensor), &w->slot->plan, w->diag);
+	return mkhct_plan_tensor(s->pipeline->model, s->tensor, w->encoder,
+				 goal_of(s->pipeline, s->tensor), &w->slot->plan, w->diag);
 }
 
 static void plan_job(void *arg, unsigned worker)

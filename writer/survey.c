@@ -10,6 +10,7 @@
 #include "codec/format.h"
 #include "codec/plan.h"
 #include "writer/interrupt.h"
+#include "writer/plan.h"
 #include "writer/spectrum.h"
 
 #define ZSTD_LEVEL   12 /* as in the appender */
@@ -83,7 +84,8 @@ static hct_error forecast(void *arg)
 	hct_error err;
 
 	*f = (struct mkhct_forecast){.exact = 1};
-	err = hct_plan_create(w->encoder, t, data, &s->goals[w->q->tensor], &w->plan, w->diag);
+	err = mkhct_plan_tensor(s->model, t, w->encoder, &s->goals[w->q->tensor], &w->plan,
+				w->diag);
 	if (err)
 		return err;
 	hct_plan_describe(w->plan, &f->result.plan);

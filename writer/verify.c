@@ -132,12 +132,12 @@ static hct_error verify_tensor(struct verify *v, size_t tensor, struct mkhct_res
 				*diag = pieces[i].diag;
 			hct_metrics_merge(&all, &pieces[i].metrics);
 		}
+		mkhct_model_let_go(v->model, pieces[0].chunk.offset,
+				   pieces[n - 1].chunk.offset + pieces[n - 1].chunk.length);
 		if (!err)
 			err = mkhct_interrupt_check(diag);
 	}
 	free(pieces);
-	mkhct_model_let_go(v->model, v->model->st.header_len + t->begin,
-			   v->model->st.header_len + t->end);
 	if (!err && is_lossy(result) && !agrees(result, &all))
 		err = hct_fail(diag, HCT_ERR_DIGEST,
 			       "%s: tensor '%s' was written with a relative error of %.6g and "

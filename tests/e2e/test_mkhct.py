@@ -56,11 +56,12 @@ def model(tmp_path):
     return folder
 
 
-def make_sparse(path, size, count=1):
+def make_sparse(path, size, count=1, columns=1):
     """Tensors of zeros that take a long time to read and no space on disk."""
     step = size // count
+    shape = [step // 4] if columns == 1 else [step // 4 // columns, columns]
     text = json.dumps({
-        f"big.{i}": {"dtype": "F32", "shape": [step // 4], "data_offsets": [i * step, (i + 1) * step]}
+        f"big.{i}": {"dtype": "F32", "shape": shape, "data_offsets": [i * step, (i + 1) * step]}
         for i in range(count)
     }).encode()  # fmt: skip
     write_safetensors(path, text)
@@ -153,12 +154,16 @@ def test_many_tiny_tensors_and_threads(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_memory_does_not_grow_with_the_file(tmp_path, count):
-    """The map of the source is let go behind the encoder, whatever its tensors' size."""
+@pytest.mark.parametrize("target", ["--lossless", "--retention=.7"])
+def test_memory_does_not_grow_with_the_file(tmp_path, count, target):
+    """The map of the source is let go behind the encoder, whatever its tensors' size.
+
+    With a lossy target all of a tensor is looked at before it is known that it is zero.
+    """
     source = tmp_path / "big.safetensors"
-    make_sparse(source, 1 << 30, count)
+    make_sparse(source, 1 << 30, count, columns=1024)
     # A sanitizer takes more than mkhct itself.
-    assert peak_memory(MKHCT, "--lossless", "-q", "-j2", source, tmp_path / "out") < 400 << 20
+    assert peak_memory(MKHCT, target, "-q", "-j2", source, tmp_path / "out") < 400 << 20
 
 
 def test_single_file_becomes_a_bundle(model, tmp_path):
@@ -723,6 +728,20 @@ def test_signal_leaves_nothing(slow_model, tmp_path, name):
     _, text = process.communicate(timeout=20)
     assert process.returncode == EXIT_INTERRUPTED
     assert f"mkhct: interrupted by {name}; {out} is as it was before\n" in text
+    assert not out.exists()
+
+
+def test_signal_while_a_tensor_is_planned(tmp_path):
+    """A lossy coder looks at all of a tensor, here for a minute, before it writes the first byte."""
+    source, out = tmp_path / "slow", tmp_path / "out"
+    source.mkdir()
+    make_sparse(source / "model.safetensors", 64 << 30, columns=4096)
+    process = start(source, out)
+    assert wait_until(lambda: (out / ".model.safetensors.hct.part").exists())
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=20)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert f"mkhct: interrupted by SIGINT; {out} is as it was before\n" in text
     assert not out.exists()
 
 

@@ -149,7 +149,7 @@ static void test_overrides(void **state)
 static void test_coding(void **state)
 {
 	struct mkhct_options o = parsed("--effort 9 --transform dct --encoder mixed "
-					"--fp16-ratio .5 --layers 4 a b");
+					"--fp16-ratio .5 a b");
 	static const char *const encoders[] = {"auto", "tcq", "topk", "mixed", "svd", "int4"};
 
 	(void)state;
@@ -157,6 +157,9 @@ static void test_coding(void **state)
 	assert_int_equal(o.coding.transform, MKHCT_TRANSFORM_DCT);
 	assert_int_equal(o.coding.encoder, MKHCT_ENCODER_MIXED);
 	assert_true(o.coding.fp16_ratio == .5);
+	assert_int_equal(o.coding.layers, 1);
+	mkhct_options_free(&o);
+	o = parsed("--layers 4 a b");
 	assert_int_equal(o.coding.layers, 4);
 	mkhct_options_free(&o);
 	for (int e = 0; e < 6; e++) {
