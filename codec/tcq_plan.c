@@ -291,15 +291,15 @@ static hct_error settle_uneven(struct planner *p, struct hct_tcq_tables *t, doub
 			good = l->step;
 			*error = found;
 			*bits = cost;
-		} else if (!bad || l->step < bad) {
+		} else if (bad == 0 || l->step < bad) {
 			bad = l->step;
 		}
-		if (good && (i >= SETTLE_TRIES || fabs(*error / goal - 1) < .005))
+		if (good > 0 && (i >= SETTLE_TRIES || fabs(*error / goal - 1) < .005))
 			break;
 		next = hct_tcq_next_step(&secant, l->step, found / goal);
-		if (good && bad && (next <= good || next >= bad))
+		if (good > 0 && bad > 0 && (next <= good || next >= bad))
 			next = sqrtf(good * bad);
-		else if (!good && i >= SETTLE_TRIES / 2)
+		else if (good == 0 && i >= SETTLE_TRIES / 2)
 			next = .6f * l->step;
 		l->step = next;
 	}
@@ -519,6 +519,10 @@ static hct_error learn_tables(struct planner *p, const struct shape *shape,
 	}
 	plan->error = plan->error * (double)p->elements / p->census.energy +
 		      p->census.rounding / p->census.energy;
+	/* Steps move while they are looked for: the format has bounds. */
+	for (unsigned l = 0; l < plan->t.layer_count && !e; l++)
+		if (!(plan->t.layers[l].step >= 0x1p-100f && plan->t.layers[l].step <= 0x1p100f))
+			e = HCT_ERR_ARGUMENT;
 	return e;
 }
 

@@ -22,8 +22,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void must(hct_error err)
 {
-	if (err)
+	if (err) {
+		fprintf(stderr, "%s\n", hct_error_string(err));
 		abort();
+	}
 }
 
 /* A header for one matrix of columns; *bytes is cut to whole rows.  0: no such matrix. */
