@@ -93,7 +93,8 @@ void hct_direct_init(struct hct_direct *t, const struct hct_tcq_layer *l, hct_dt
 {
 	memset(t, 0, sizeof *t);
 	hct_dequant_init(&t->values, l);
-	t->f16c = has_f16c();
+	/* Asked only where it counts: a virtual machine may take long to answer. */
+	t->f16c = dtype == HCT_DTYPE_F16 && l->raw_bits && has_f16c();
 	if (l->raw_bits > HCT_DEQUANT_LOOK_RAW)
 		return;
 	for (unsigned i = 0; i < (unsigned)HCT_TCQ_POINTS << l->raw_bits; i++) {
