@@ -15,8 +15,8 @@
  * Only additions, subtractions and multiplications of float32 happen, in a fixed order, each
  * rounded to nearest even, subnormals kept (the state that threads start with).  So every
  * variant gives the bits of the scalar one, on any input, with one exception: where a
- * result is a NaN, which NaN is open.  Decoders bound their coefficients, so that there is
- * none. */
+ * result is a NaN, which NaN is open.  Only the steps of a hostile file lead to one, and rounding
+ * to the dtype makes it 0. */
 #ifndef HCT_IDCT_H
 #define HCT_IDCT_H
 

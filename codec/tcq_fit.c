@@ -13,8 +13,7 @@
 /* Bits of an exception beside its place in the list: symbol, sign and magnitude. */
 #define VALUE_BITS 11
 /* Squared error of a trellis-coded quantiser at high rates, in step^2. */
-#define TCQ_ERROR      0.26
-#define EXCEPTION_BITS 17
+#define TCQ_ERROR 0.26
 /* The error that passes come near to, as a logarithm, and how many more than asked for they may be.
  */
 #define AIM 0.03
@@ -287,7 +286,7 @@ static void run_pass(struct fit *f, int choose_maps, size_t stride)
 		qsort(f->seg.exceptions, f->seg.exception_count, sizeof *f->seg.exceptions,
 		      by_element);
 		count_piece(f, p);
-		f->counts.bits += (double)f->seg.exception_count * EXCEPTION_BITS;
+		f->counts.bits += (double)f->seg.exception_count * HCT_VITERBI_EXCEPTION_BITS;
 	}
 	f->counts.bits += symbol_bits(f);
 }

@@ -1,7 +1,5 @@
 #include "viterbi_kernel.h"
 
-/* What the place of an exception in its list costs, about; its symbol comes on top. */
-#define EXCEPTION_BITS 17
 /* What it costs at most: 5 branches lead from any state to any other, so that the metrics of two
  * states differ by 5 of these, which must stay below NEVER, and sums that are compared by 6, below
  * 32768. */
@@ -54,7 +52,7 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 						dearest = cost;
 				}
 			}
-	dearest += unit * EXCEPTION_BITS;
+	dearest += unit * HCT_VITERBI_EXCEPTION_BITS;
 	v->exception = (uint16_t)(dearest < MAX_COST ? dearest : MAX_COST);
 }
 

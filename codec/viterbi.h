@@ -14,6 +14,8 @@
 #include "tcq.h"
 
 #define HCT_VITERBI_COSETS 4 /* 2 z + parity */
+/* What the place of an exception in its list costs, about; its symbol comes on top. */
+#define HCT_VITERBI_EXCEPTION_BITS 17
 
 /* What a layer's tables mean for the search.  The row class of a run is chosen by the bits of the
  * symbols nearest to its elements. */

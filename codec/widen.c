@@ -33,7 +33,7 @@ static void widen_f16(const uint8_t *src, size_t n, float *dst)
 		float f = from_bits((h & 0x7fff) << 13) * 0x1p112f;
 
 		dst[i] = (h & 0x7c00) == 0x7c00 ? from_bits(sign | 0x7f800000 | (h & 0x3ff) << 13)
-						: from_bits(sign) + (sign ? -f : f);
+						: (sign ? -f : f);
 	}
 }
 
