@@ -123,7 +123,7 @@ static hct_error open_tables(const struct hct_tensor *tensor, const uint8_t *par
 		struct layer *l = &x->layers[x->layer_count];
 
 		l->t = t->layers[x->layer_count];
-		if (hct_tcq_stage_init(&l->stage, &l->t, t->columns))
+		if (hct_tcq_stage_init(&l->stage, &l->t, t->columns, x->unit))
 			goto out;
 		l->t.column_class = NULL; /* the index may go before the decoder */
 		hct_dequant_init(&l->dequant, &l->t);
@@ -361,6 +361,15 @@ static hct_error direct_block(const struct job *j, struct segment *s, size_t g, 
 	return e;
 }
 
+/* Memory of all elements of a block, most likely that which they go to. */
+static const uint8_t *ahead_of(const struct job *j, const struct segment *s, size_t g,
+			       size_t groups)
+{
+	const uint8_t *to = place_of(j, s->base + g * HCT_GROUP, groups * HCT_GROUP);
+
+	return to && !j->band ? to : j->buffers->out;
+}
+
 /* All stages of `groups` groups from group g on of some segments. */
 static hct_error run_block(const struct job *j, struct segment *const *s, size_t count, size_t g,
 			   size_t groups)
@@ -371,8 +380,10 @@ static hct_error run_block(const struct job *j, struct segment *const *s, size_t
 	for (unsigned l = 0; l < layers; l++) {
 		struct hct_tcq_segment *tcq[TOGETHER];
 
-		for (size_t i = 0; i < count; i++)
+		for (size_t i = 0; i < count; i++) {
 			tcq[i] = &s[i]->parts[l].tcq;
+			tcq[i]->ahead = ahead_of(j, s[i], g, groups);
+		}
 		j->decode(&j->tables->layers[l].stage, tcq, count, groups, b->codes[0]);
 		for (size_t i = 0; i < count; i++) {
 			size_t first = s[i]->base + g * HCT_GROUP, n = groups * HCT_GROUP;

@@ -11,6 +11,12 @@ static uint8_t form(unsigned t)
 	return (uint8_t)((t & 1) << 5 | (t & ~1u));
 }
 
+/* What a slot of symbol s gives, less its rank. */
+static uint32_t wide_symbol(const uint8_t freq[HCT_TCQ_SYMBOLS], unsigned s, const uint8_t flip[2])
+{
+	return freq[s] | s << 16 | (uint32_t)flip[s & 1] << 24;
+}
+
 /* The tables of one row class, column class and parity; at: where those of its buckets begin. */
 static void init_tables(struct hct_tcq_class *c, unsigned at, uint32_t *wide,
 			const uint8_t freq[HCT_TCQ_SYMBOLS], const uint8_t flip[2])
@@ -18,18 +24,17 @@ static void init_tables(struct hct_tcq_class *c, unsigned at, uint32_t *wide,
 	struct hct_alias a;
 
 	hct_alias_init(&a, freq);
-	for (unsigned i = 0; i < HCT_TCQ_SYMBOLS; i++) {
-		unsigned own = a.own[i] % HCT_TCQ_BUCKET;
+	memcpy(c->shift + at, a.shift, sizeof a.shift);
+	memcpy(c->freq + at, freq, HCT_TCQ_SYMBOLS);
+	for (unsigned i = 0; i < HCT_TCQ_SYMBOLS; i++, wide += HCT_TCQ_BUCKET) {
+		uint32_t mine = wide_symbol(freq, i, flip);
+		uint32_t others = wide_symbol(freq, a.other[i], flip);
 
-		c->pack[at + i] = (uint8_t)(a.other[i] | own << 5);
-		c->shift[at + i] = a.shift[i];
-		c->freq[at + i] = freq[i];
-		for (unsigned j = 0; j < HCT_TCQ_BUCKET; j++) {
-			unsigned s = j < a.own[i] ? i : a.other[i];
-			unsigned rank = (j + (j < a.own[i] ? 0 : a.shift[i])) & 255;
+		c->pack[at + i] = (uint8_t)(a.other[i] | a.own[i] % HCT_TCQ_BUCKET << 5);
+		for (uint32_t j = 0; j < HCT_TCQ_BUCKET; j++) {
+			uint32_t rank = (j + a.shift[i]) & 255;
 
-			wide[HCT_TCQ_BUCKET * i + j] =
-				freq[s] | rank << 8 | s << 16 | (uint32_t)flip[s & 1] << 24;
+			wide[j] = j < a.own[i] ? mine | j << 8 : others | rank << 8;
 		}
 	}
 }
@@ -52,7 +57,8 @@ static int take_memory(struct hct_tcq_stage *t, const struct hct_tcq_layer *l,
 	return 0;
 }
 
-int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, uint32_t columns)
+int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, uint32_t columns,
+		       size_t unit)
 {
 	uint8_t next[HCT_TCQ_MAX_STATES][2];
 	struct hct_tcq_class *classes;
@@ -62,6 +68,7 @@ int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, u
 	memset(t, 0, sizeof *t);
 	t->column_classes = l->column_classes;
 	t->raw_bits = l->raw_bits;
+	t->ahead_lines = (unsigned)unit;
 	t->period = columns;
 	t->step = HCT_GROUP % columns;
 	if (take_memory(t, l, &classes, &wide, &column))

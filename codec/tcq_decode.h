@@ -35,17 +35,19 @@ struct hct_tcq_stage {
 	 * state in that form. */
 	uint8_t next[64];
 	unsigned column_classes, raw_bits, odd;
-	uint32_t period; /* C, at least 1 */
-	uint32_t step;   /* 64 mod C */
+	unsigned ahead_lines; /* of 64 bytes, that the elements of a group take */
+	uint32_t period;      /* C, at least 1 */
+	uint32_t step;        /* 64 mod C */
 	/* 64 q of each column, period + 64 entries, the last 64 continuing from the first; NULL
 	 * when there is one class. */
 	const uint8_t *columns;
 	void *memory; /* behind the pointers */
 };
 
-/* Fills the tables of a layer, whose frequencies have been checked; C is columns.  -1 without
- * memory.  Freed by hct_tcq_stage_free, which takes a zeroed one, too. */
-int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, uint32_t columns);
+/* Fills the tables of a layer, whose frequencies have been checked; C is columns, unit the bytes of
+ * an element.  -1 without memory.  Freed by hct_tcq_stage_free, which takes a zeroed one, too. */
+int hct_tcq_stage_init(struct hct_tcq_stage *t, const struct hct_tcq_layer *l, uint32_t columns,
+		       size_t unit);
 void hct_tcq_stage_free(struct hct_tcq_stage *t);
 
 /* One segment of a layer while it is decoded.  Of rans, classes is not used. */
@@ -54,6 +56,9 @@ struct hct_tcq_segment {
 	uint8_t state[HCT_GROUP]; /* of the trellis, by position */
 	uint32_t column;          /* of the first element of the next group */
 	const uint8_t *raw;       /* of the next group */
+	/* Where the elements of the next group are going to be written, or any other readable
+	 * memory: a variant may have it fetched meanwhile. */
+	const uint8_t *ahead;
 };
 
 #define HCT_TCQ_TOGETHER 4  /* segments, at most: they hide each other's latency */

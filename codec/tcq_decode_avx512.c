@@ -16,7 +16,7 @@
 struct cursor {
 	struct hct_pair x;
 	__m512i state; /* of the trellis, in the form of hct_tcq_stage.next */
-	const uint8_t *raw;
+	const uint8_t *raw, *ahead;
 	uint32_t column;
 };
 
@@ -50,6 +50,7 @@ INLINE __m512i look(const uint8_t *table, __m512i index, __mmask64 upper, unsign
 /* What does not change from group to group. */
 struct constants {
 	__m512i next, order;
+	unsigned ahead_lines;
 };
 
 /* One group; q and raw are constant. */
@@ -61,6 +62,8 @@ INLINE __m512i step(struct cursor *s, const struct hct_tcq_class *c, const struc
 	__m512i place = s->state, index, pack, code, freq, rank, a, b;
 	__mmask64 other, upper;
 
+	for (unsigned i = 0; i < k->ahead_lines; i++, s->ahead += 64)
+		__builtin_prefetch(s->ahead, 1);
 	if (q > 1) {
 		__m512i column = _mm512_loadu_si512(t->columns + s->column);
 
@@ -101,6 +104,7 @@ static struct cursor begin(const struct hct_tcq_segment *s)
 			       .state = pick(bytes_of(HCT_TCQ_PARITY), _mm512_slli_epi16(t, 5),
 					     _mm512_and_si512(t, bytes_of(30))),
 			       .raw = s->raw,
+			       .ahead = s->ahead,
 			       .column = s->column};
 }
 
@@ -110,6 +114,7 @@ static void end(struct hct_tcq_segment *s, const struct cursor *c)
 	_mm512_storeu_si512(s->state, pick(bytes_of(1), _mm512_srli_epi16(c->state, 5),
 					   _mm512_and_si512(c->state, bytes_of(30))));
 	s->raw = c->raw;
+	s->ahead = c->ahead;
 	s->column = c->column;
 }
 
@@ -125,7 +130,8 @@ INLINE struct constants constants_of(const struct hct_tcq_stage *t)
 
 	for (unsigned i = 0; i < HCT_GROUP; i++)
 		order[i] = (uint8_t)(i / 2 + i % 2 * HCT_LANES);
-	return (struct constants){_mm512_loadu_si512(t->next), _mm512_loadu_si512(order)};
+	return (struct constants){_mm512_loadu_si512(t->next), _mm512_loadu_si512(order),
+				  t->ahead_lines};
 }
 
 /* Groups that all of them can decode with the classes that they have now. */
