@@ -7,7 +7,8 @@ usage() {
 	cat <<'TEXT'
 usage: contrib/setup.sh [--check] [--dev]
   --check  only say what is missing; exit code 1 when something is
-  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc
+  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc,
+           and the C++ compiler with which pip builds a peer of make bench
 TEXT
 }
 
@@ -24,6 +25,11 @@ done
 has() { command -v "$1" >/dev/null 2>&1; }
 library() { pkg-config --exists "$1" 2>/dev/null; }
 compiles() { has cc && echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }
+# With the library: clang alone answers to c++, too.
+compiles_cxx() {
+	has c++ && printf '#include <string>\nint main() { return (int)std::string().size(); }\n' |
+		c++ -x c++ -o /dev/null - 2>/dev/null
+}
 venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 fuzzer() {
 	has clang && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
@@ -82,6 +88,7 @@ survey() {
 	need python3-venv venv -- python3,python3-venv,python3-pip python3,python3-pip python
 	need find has find -- findutils findutils findutils
 	[ "$dev" ] || return 0
+	need c++ compiles_cxx -- g++ gcc-c++ gcc
 	need sanitizers sanitizers -- gcc libasan,libubsan gcc
 	need clang fuzzer -- clang,libclang-rt-dev clang,compiler-rt clang,compiler-rt
 	need cppcheck has cppcheck -- cppcheck cppcheck cppcheck

@@ -1,10 +1,10 @@
-"""The cases of the codecs coef and lowrank: registered in VALID and DAMAGED of hctcases.py, under
+"""The cases of the codecs coef and lowrank: registered under
 names that begin with coef_ and lowrank_."""
 
 import math
 import struct
 
-from hctcases import VALID, damage, valid
+from hctcases_made import VALID, damage, valid
 from hctmake import Image, change, zstd_frame
 from hctmake_literal import ALL, NONE, STORED, ZSTD, CoefCoder, LowrankCoder, literal_tensor
 from hctmake_tcq import Layer

@@ -111,6 +111,11 @@ def tree_digests(top):
     }
 
 
+def is_sanitized():
+    """Whether hctfs was built under AddressSanitizer."""
+    return b"__asan_init" in Path(HCTFS).read_bytes()
+
+
 # Mounts ------------------------------------------------------------------------------
 
 
@@ -225,6 +230,27 @@ def mount(bundle, *options, env=None):
     """Like mounted, and yields only the path of the mount point."""
     with mounted(bundle, *options, env=env) as running:
         yield running.path
+
+
+def servers_of(path):
+    """Process ids of the hctfs processes that were started for a mount point."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            words = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if entry.isdigit() and os.fsencode(path) in words and words[0] == os.fsencode(HCTFS):
+            found.append(int(entry))
+    return found
+
+
+def running_with(pid):
+    """Whether a process lives; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 # Generated models --------------------------------------------------------------------
@@ -371,4 +397,4 @@ def real_model(name):
     for models in (os.environ.get("HCT_MODELS"), ROOT.parent / "shared" / "models"):
         if models and (Path(models) / name).is_dir():
             return Path(models) / name
-    pytest.skip(f"no folder {name} of real weights: HCT_MODELS does not name one")
+    pytest.skip(f"real weights: no folder {name}: set HCT_MODELS to the folder that holds it")

@@ -6,25 +6,15 @@
  * Chunks of lowrank are made whole rows where the tables say how long these are. */
 #include "codec/codec.h"
 #include "fuzz_chunk.h"
+#include "fuzz_floats.h"
 
-/* In the order of fuzz_tcq.c. */
-static const struct {
-	hct_dtype dtype;
-	unsigned bytes;
-} dtypes[] = {
-	{HCT_DTYPE_BF16, 2},        {HCT_DTYPE_F16, 2},         {HCT_DTYPE_F32, 4},
-	{HCT_DTYPE_F64, 8},         {HCT_DTYPE_F8_E5M2, 1},     {HCT_DTYPE_F8_E4M3, 1},
-	{HCT_DTYPE_F8_E5M2FNUZ, 1}, {HCT_DTYPE_F8_E4M3FNUZ, 1},
-};
-
-#define DTYPES       (sizeof dtypes / sizeof dtypes[0])
 #define MAX_ELEMENTS (1u << 16)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = {data, size};
 	int lowrank = fuzz_number(&in, 1) & 1;
-	unsigned dtype = fuzz_number(&in, 1) % DTYPES;
+	unsigned dtype = fuzz_number(&in, 1) % FUZZ_FLOATS;
 	size_t elements = fuzz_number(&in, 3) % MAX_ELEMENTS + 1;
 	uint64_t first = fuzz_number(&in, 3);
 	size_t tables_length = fuzz_number(&in, 2);
@@ -42,13 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			first -= first % columns;
 		}
 	}
-	c.tensor.name = "w";
-	c.tensor.dtype = dtypes[dtype].dtype;
-	c.tensor.dtype_name = hct_dtype_name(c.tensor.dtype);
-	c.length = elements * dtypes[dtype].bytes;
-	c.offset = first * dtypes[dtype].bytes;
-	c.tensor.end = c.offset + c.length;
-	c.tensor.elements = first + elements;
+	fuzz_place(&c, dtype, first, elements);
 	c.params = tables;
 	c.params_length = tables_length;
 	c.layers[0] = (struct hct_payload){in.data, in.size};

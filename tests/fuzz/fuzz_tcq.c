@@ -9,21 +9,11 @@
  * as there are, tiles fit the chunk, and steps lie in their range. */
 #include "codec/codec.h"
 #include "fuzz_chunk.h"
+#include "fuzz_floats.h"
 
 enum { FIX_FREQUENCIES = 1, FIX_STATES = 2, FIX_LAYERS = 4, FIX_TILES = 8, FIX_STEPS = 16 };
 
 enum { MAX_LAYERS = 4, TABLES_HEAD = 8, LAYER_HEAD = 12, STATES = 64 };
-
-static const struct {
-	hct_dtype dtype;
-	unsigned bytes;
-} dtypes[] = {
-	{HCT_DTYPE_BF16, 2},        {HCT_DTYPE_F16, 2},         {HCT_DTYPE_F32, 4},
-	{HCT_DTYPE_F64, 8},         {HCT_DTYPE_F8_E5M2, 1},     {HCT_DTYPE_F8_E4M3, 1},
-	{HCT_DTYPE_F8_E5M2FNUZ, 1}, {HCT_DTYPE_F8_E4M3FNUZ, 1},
-};
-
-#define DTYPES (sizeof dtypes / sizeof dtypes[0])
 
 /* Takes from, or adds to, 32 frequencies until they sum to 256. */
 static void fix_sum(uint8_t *freq)
@@ -139,7 +129,7 @@ static void fix_payloads(struct fuzz_chunk *c, uint8_t *tables, size_t length, s
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = {data, size};
-	unsigned dtype = fuzz_number(&in, 1) % DTYPES;
+	unsigned dtype = fuzz_number(&in, 1) % FUZZ_FLOATS;
 	unsigned what = fuzz_number(&in, 1);
 	unsigned layers = fuzz_number(&in, 1) % MAX_LAYERS + 1;
 	size_t elements = fuzz_number(&in, 3) % (1u << 18) + 1;
@@ -159,13 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (what & FIX_STATES)
 			fix_payloads(&c, tables, tables_length, elements);
 	}
-	c.tensor.name = "w";
-	c.tensor.dtype = dtypes[dtype].dtype;
-	c.tensor.dtype_name = hct_dtype_name(c.tensor.dtype);
-	c.length = elements * dtypes[dtype].bytes;
-	c.offset = first * dtypes[dtype].bytes;
-	c.tensor.end = c.offset + c.length;
-	c.tensor.elements = first + elements;
+	fuzz_place(&c, dtype, first, elements);
 	c.params = tables;
 	c.params_length = tables_length;
 	shortest = c.layers[0].length;

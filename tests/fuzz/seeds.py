@@ -28,8 +28,8 @@ DTYPES = [
 # In the order of fuzz_split.c.
 SPLIT_DTYPES = ["BF16", "F16", "F32", "C64", "F64", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ",
                 "F8_E4M3FNUZ"]
-# In the order of fuzz_tcq.c.
-TCQ_DTYPES = ["BF16", "F16", "F32", "F64", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ"]
+# In the order of fuzz_floats.h.
+LOSSY_DTYPES = ["BF16", "F16", "F32", "F64", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ"]
 
 
 def split_seed(t, k, length, tables, payload):
@@ -43,7 +43,7 @@ def split_seed(t, k, length, tables, payload):
 def tcq_seed(t, k, length, tables, payloads):
     width = hctspec.FLOATS[t.dtype].W
     elements, first = length // width, k * t.chunk_bytes // width
-    return (bytes([TCQ_DTYPES.index(t.dtype), 15, len(payloads) - 1])
+    return (bytes([LOSSY_DTYPES.index(t.dtype), 15, len(payloads) - 1])
             + (elements - 1).to_bytes(3, "little") + first.to_bytes(3, "little")
             + struct.pack("<H", len(tables)) + tables
             + b"".join(struct.pack("<H", len(p)) for p in payloads[:-1]) + b"".join(payloads))
@@ -52,7 +52,7 @@ def tcq_seed(t, k, length, tables, payloads):
 def literal_seed(t, k, length, codec, tables, payload):
     width = hctspec.FLOATS[t.dtype].W
     elements, first = length // width, k * t.chunk_bytes // width
-    return (bytes([codec == hctspec.LOWRANK, TCQ_DTYPES.index(t.dtype)])
+    return (bytes([codec == hctspec.LOWRANK, LOSSY_DTYPES.index(t.dtype)])
             + (elements - 1).to_bytes(3, "little") + first.to_bytes(3, "little")
             + struct.pack("<H", len(tables)) + tables + payload)
 
@@ -70,11 +70,11 @@ def chunk_seeds(f):
             yield "fuzz_zstd", struct.pack("<H", length - 1) + payloads[0]
         if codecs == {hctspec.SPLIT} and t.dtype in SPLIT_DTYPES and len(tables) < 0xFFFF:
             yield "fuzz_split", split_seed(t, k, length, tables, payloads[0])
-        if (codecs == {hctspec.TCQ} and t.dtype in TCQ_DTYPES and len(tables) < 0xFFFF
+        if (codecs == {hctspec.TCQ} and t.dtype in LOSSY_DTYPES and len(tables) < 0xFFFF
                 and t.layers <= 4 and all(len(p) <= 0xFFFF for p in payloads)):
             yield "fuzz_tcq", tcq_seed(t, k, length, tables, payloads)
         if (codecs <= {hctspec.COEF, hctspec.LOWRANK} and len(codecs) == t.layers == 1
-                and t.dtype in TCQ_DTYPES and len(tables) < 0xFFFF):
+                and t.dtype in LOSSY_DTYPES and len(tables) < 0xFFFF):
             yield "fuzz_literal", literal_seed(t, k, length, *codecs, tables, payloads[0])
 
 

@@ -1,19 +1,26 @@
-/* layers.h: the names of the qualities, and what they make of a file in layers. */
+/* layers.h: the names of the qualities, and what they make of a file in layers; and what the kernel
+ * is told when layers are left out. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "codec/hctenc.h"
+#include "codec/index.h"
 #include "fs/layers.h"
 #include "make_hct.h"
 
-#define COUNT 3
+#define COUNT 24
 
-/* Elements of the tensors, and how many layers they are to have; 0 for lossless. */
-static const unsigned counts[COUNT] = {70000, 1000, 300000}, wanted[COUNT] = {2, 0, 4};
+/* Elements of the tensors, and how many layers they are to have; 0 for lossless.  Most are there to
+ * make chunks. */
+static const unsigned counts[COUNT] = {70000, 1000, 300000, 9, 9, 9, 9, 9, 9, 9, 9, 9,
+				       9,     9,    9,      9, 9, 9, 9, 9, 9, 9, 9, 9},
+		      wanted[COUNT] = {2, 0, 4};
 
 /* Where the file lies, and the bytes of each layer of each tensor as the encoder gave them. */
 struct layered {
@@ -159,7 +166,9 @@ static void test_weigh(void **state)
 {
 	const struct layered *f = *state;
 	uint64_t stored = 0;
+	hct_reader *r;
 
+	assert_int_equal(hct_reader_open(f->path, &r, NULL), HCT_OK);
 	for (size_t i = 0; i < COUNT; i++)
 		for (unsigned l = 0; l < HCT_GOAL_MAX_LAYERS; l++)
 			stored += f->bytes[i][l];
@@ -168,13 +177,17 @@ static void test_weigh(void **state)
 		uint64_t read = 0, cut = 0;
 
 		for (size_t i = 0; i < COUNT; i++) {
+			uint64_t bytes = 0;
+
 			cut += layers && wanted[i] > layers;
 			for (unsigned l = 0; l < HCT_GOAL_MAX_LAYERS; l++)
 				if (!layers || l < layers)
-					read += f->bytes[i][l];
+					bytes += f->bytes[i][l];
+			assert_int_equal(hct_reader_layer_bytes(r, i, layers), bytes);
+			read += bytes;
 		}
 		for (unsigned times = 1; times <= 2; times++) {
-			assert_int_equal(hct_layers_weigh(f->path, layers, &sum, NULL), HCT_OK);
+			hct_layers_weigh(r, layers, &sum);
 			assert_int_equal(sum.most, 4);
 			assert_int_equal(sum.tensors, times * COUNT);
 			assert_int_equal(sum.cut, times * cut);
@@ -182,21 +195,121 @@ static void test_weigh(void **state)
 			assert_int_equal(sum.read_bytes, times * read);
 		}
 	}
+	hct_reader_close(r);
 }
 
-static void test_weigh_no_file(void **state)
-{
-	struct hct_layers_share sum = {.most = 2, .tensors = 3, .read_bytes = 4};
-	struct hct_diag diag = {{0}};
+/* What the kernel was told, in place of telling it. */
+static struct {
+	off_t offset, length;
+	int advice;
+} told[400];
+static size_t told_count;
 
-	(void)state;
-	assert_int_equal(hct_layers_weigh("/tmp/no/such/file.hct", 1, &sum, &diag),
-			 HCT_ERR_NOT_FOUND);
-	assert_non_null(strstr(diag.text, "/tmp/no/such/file.hct"));
-	assert_int_equal(hct_layers_weigh("/dev/null", 1, &sum, &diag), HCT_ERR_NOT_HCT);
-	assert_int_equal(sum.most, 2);
-	assert_int_equal(sum.tensors, 3);
-	assert_int_equal(sum.read_bytes, 4);
+int posix_fadvise(int fd, off_t offset, off_t length, int advice)
+{
+	(void)fd;
+	assert_true(told_count < sizeof told / sizeof told[0]);
+	told[told_count].offset = offset;
+	told[told_count].length = length;
+	told[told_count++].advice = advice;
+	return 0;
+}
+
+/* Whether the kernel was told to read that extent. */
+static int was_announced(const struct hct_extent *ext)
+{
+	for (size_t i = 0; i < told_count; i++)
+		if (told[i].advice == POSIX_FADV_WILLNEED && told[i].offset == (off_t)ext->offset &&
+		    told[i].length == (off_t)ext->length)
+			return 1;
+	return 0;
+}
+
+/* Decodes all chunks in order, with no more than that many layers; the kernel may
+ * be told of nothing else, and must know in time of those that are some way behind. */
+static void decode_cut(const hct_reader *r, const struct hct_index *x, unsigned layers)
+{
+	size_t announced = 0;
+	hct_decoder *d;
+
+	told_count = 0;
+	assert_int_equal(hct_decoder_create(HCT_SIMD_AUTO, &d), HCT_OK);
+	hct_decoder_set_layers(d, layers);
+	for (size_t i = 0; i < COUNT; i++) {
+		unsigned stored = x->tensors[i].layers;
+
+		for (uint64_t k = 0; k < x->tensors[i].chunk_count; k++) {
+			uint64_t number = x->first_chunk[i] + k;
+			static uint8_t dst[8 << 20];
+
+			for (unsigned l = 0; number > 16 && l < stored && l < layers; l++) {
+				struct hct_extent ext;
+
+				hct_index_extent(x, i, k, l, &ext);
+				assert_true(was_announced(&ext));
+			}
+			assert_int_equal(hct_reader_decode(r, d, number, dst, NULL), HCT_OK);
+			assert_int_equal(told[0].advice, POSIX_FADV_RANDOM);
+		}
+	}
+	for (size_t i = 0; i < COUNT; i++) {
+		for (uint64_t k = 0; k < x->tensors[i].chunk_count; k++) {
+			for (unsigned l = 0; l < x->tensors[i].layers; l++) {
+				struct hct_extent ext;
+
+				hct_index_extent(x, i, k, l, &ext);
+				if (l >= layers)
+					assert_false(was_announced(&ext));
+				announced += was_announced(&ext) != 0;
+			}
+		}
+	}
+	/* Each once, and nothing that is no extent. */
+	for (size_t i = 0; i < told_count; i++)
+		announced -= told[i].advice == POSIX_FADV_WILLNEED;
+	assert_int_equal(announced, 0);
+	for (size_t i = 0; i < told_count; i++)
+		assert_int_not_equal(told[i].advice, POSIX_FADV_NORMAL);
+	hct_decoder_free(d);
+}
+
+/* Who reads all layers has the kernel's own read-ahead. */
+static void decode_full(const hct_reader *r, unsigned layers)
+{
+	static uint8_t dst[8 << 20];
+	hct_decoder *d;
+
+	told_count = 0;
+	assert_int_equal(hct_decoder_create(HCT_SIMD_AUTO, &d), HCT_OK);
+	hct_decoder_set_layers(d, layers);
+	for (uint64_t n = 0; n < hct_reader_chunk_count(r); n++)
+		assert_int_equal(hct_reader_decode(r, d, n, dst, NULL), HCT_OK);
+	assert_int_equal(told_count, 0);
+	hct_decoder_free(d);
+}
+
+static void test_advice(void **state)
+{
+	const struct layered *f = *state;
+	struct hct_index x;
+	hct_reader *r;
+	int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(hct_index_read(fd, f->path, &x, NULL), HCT_OK);
+	close(fd);
+	assert_true(x.chunk_count > 20);
+	told_count = 0;
+	assert_int_equal(hct_reader_open(f->path, &r, NULL), HCT_OK);
+	assert_int_equal(told_count, 2);
+	assert_int_equal(told[0].advice, POSIX_FADV_RANDOM);
+	assert_int_equal(told[1].advice, POSIX_FADV_NORMAL);
+	decode_full(r, 0);
+	decode_full(r, 4);
+	for (unsigned layers = 1; layers < 4; layers++)
+		decode_cut(r, &x, layers);
+	hct_reader_close(r);
+	hct_index_free(&x);
 }
 
 int main(void)
@@ -205,7 +318,7 @@ int main(void)
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_most),
 		cmocka_unit_test(test_weigh),
-		cmocka_unit_test(test_weigh_no_file),
+		cmocka_unit_test(test_advice),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
