@@ -5,6 +5,7 @@
 #include "bits.h"
 #include "bytes.h"
 #include "codec.h"
+#include "gaps.h"
 #include "join.h"
 #include "onepass.h"
 #include "rans.h"
@@ -264,21 +265,12 @@ static inline size_t take_exception(const struct job *j, struct hct_bit_reader *
 				    unsigned *value)
 {
 	uint64_t v = hct_bits_peek(bits);
-	unsigned quotient = (unsigned)__builtin_ctzll(v | 1u << HCT_MAX_QUOTIENT), index;
 	size_t gap;
+	unsigned length = hct_gap_look(v, rice, &gap);
+	unsigned index = (unsigned)__builtin_ctzll(v >> length | 1u << HCT_RARE_OTHER);
 
-	/* At most 24 bits and 15 and 16: one load holds all of it. */
-	if (quotient < HCT_MAX_QUOTIENT) {
-		v >>= quotient + 1;
-		gap = (quotient << rice) + (v & ((1u << rice) - 1));
-		v >>= rice;
-		index = (unsigned)__builtin_ctzll(v | 1u << HCT_RARE_OTHER);
-		bits->at += quotient + 1 + rice + index + (index < HCT_RARE_OTHER);
-	} else {
-		bits->at += quotient;
-		gap = hct_bits_take(bits, HCT_GAP_BITS);
-		index = hct_bits_unary(bits, HCT_RARE_OTHER);
-	}
+	/* One load holds all of it, but for an exponent that is not in the table. */
+	bits->at += length + index + (index < HCT_RARE_OTHER);
 	*value = index < HCT_RARE_OTHER ? j->tables->t.rare[index]
 					: hct_bits_take(bits, j->layout->exponent_bits);
 	return gap;

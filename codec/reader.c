@@ -18,11 +18,16 @@
 struct hct_reader {
 	int fd;
 	char *name;
+	unsigned most_layers; /* of the tensor that has most */
 	struct hct_index x;
 };
 
 /* Tables of the tensors that a thread decoded last; interleaved readers use a few. */
 #define TABLE_SLOTS 8
+
+/* Where the kernel is kept from reading ahead: how many chunks before it is wanted one is named to
+ * it.  A chunk that is no further than that behind the last one is read in sequence. */
+#define CHUNKS_AHEAD 16
 
 struct table_slot {
 	const hct_reader *reader; /* with checksum: which file, also when memory is reused */
@@ -40,6 +45,8 @@ struct hct_decoder {
 	size_t payload_capacity;
 	struct table_slot slots[TABLE_SLOTS];
 	uint64_t clock;
+	const hct_reader *reader; /* of the chunk that was read last */
+	uint64_t number;          /* of it */
 };
 
 hct_error hct_reader_open_fd(int fd, const char *name, hct_reader **out, struct hct_diag *diag)
@@ -57,11 +64,18 @@ hct_error hct_reader_open_fd(int fd, const char *name, hct_reader **out, struct 
 		return e;
 	}
 	r->fd = fd;
+	/* Read-ahead from the first page on would not end with the advice against it: the
+	 * kernel goes on from pages that it has marked. */
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	e = hct_index_read(fd, name, &r->x, diag);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
 	if (e) {
 		hct_reader_close(r);
 		return e;
 	}
+	for (size_t i = 0; i < r->x.st.count; i++)
+		if (r->x.tensors[i].layers > r->most_layers)
+			r->most_layers = r->x.tensors[i].layers;
 	*out = r;
 	return HCT_OK;
 }
@@ -166,6 +180,29 @@ void hct_reader_coding(const hct_reader *r, size_t i, struct hct_coding *out)
 		if (votes[id] > votes[best])
 			best = id;
 	out->codec = best < HCT_CODEC_COUNT ? hct_codec_find(best)->name : "unknown";
+}
+
+/* How many of its layers are read: no more than `layers`, where 0 stands for all. */
+static unsigned wanted_layers(const struct hct_tensor_record *t, unsigned layers)
+{
+	return layers && layers < t->layers ? layers : t->layers;
+}
+
+uint64_t hct_reader_layer_bytes(const hct_reader *r, size_t i, unsigned layers)
+{
+	const struct hct_tensor_record *t = &r->x.tensors[i];
+	unsigned wanted = wanted_layers(t, layers);
+	uint64_t bytes = 0;
+
+	for (uint64_t k = 0; k < t->chunk_count; k++) {
+		for (unsigned l = 0; l < wanted; l++) {
+			struct hct_extent ext;
+
+			hct_index_extent(&r->x, i, k, l, &ext);
+			bytes += ext.length;
+		}
+	}
+	return bytes;
 }
 
 /* The last i with first_chunk[i] <= number among tensors that have chunks. */
@@ -332,6 +369,36 @@ static hct_error sum_fail(const hct_reader *r, const struct hct_chunk *c, hct_er
 	return chunk_fail(r, c, e, diag, why);
 }
 
+/* Lets the kernel begin to read the wanted extents of a chunk. */
+static void begin_to_read(const hct_reader *r, const hct_decoder *d, uint64_t number)
+{
+	size_t i = tensor_of_chunk(&r->x, number);
+	unsigned wanted = wanted_layers(&r->x.tensors[i], d->layers);
+	struct hct_extent ext;
+
+	for (unsigned l = 0; l < wanted; l++) {
+		hct_index_extent(&r->x, i, number - r->x.first_chunk[i], l, &ext);
+		posix_fadvise(r->fd, (off_t)ext.offset, ext.length, POSIX_FADV_WILLNEED);
+	}
+}
+
+/* The kernel's read-ahead would bring in the layers that are left out; also from a tensor without
+ * any into the next one.  So it has none in such a file, and learns here what comes next. */
+static void advise(const hct_reader *r, hct_decoder *d, uint64_t number)
+{
+	uint64_t step = d->reader == r ? number - d->number : UINT64_MAX;
+
+	d->reader = r;
+	d->number = number;
+	if (!d->layers || d->layers >= r->most_layers)
+		return;
+	posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
+	if (step > CHUNKS_AHEAD)
+		begin_to_read(r, d, number);
+	else if (step && number + CHUNKS_AHEAD < r->x.chunk_count)
+		begin_to_read(r, d, number + CHUNKS_AHEAD);
+}
+
 /* Reads the wanted extents of a chunk into the decoder's payload buffer and verifies them. */
 static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hct_chunk *c,
 			    struct hct_task *task, uint16_t *codec, uint64_t *digest,
@@ -349,8 +416,9 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 		if (!d->payload)
 			return chunk_fail(r, c, HCT_ERR_NOMEM, diag, NULL);
 	}
+	advise(r, d, c->number);
 	task->layers_stored = t->layers;
-	task->layer_count = d->layers && d->layers < t->layers ? d->layers : t->layers;
+	task->layer_count = wanted_layers(t, d->layers);
 	for (unsigned l = 0; l < task->layer_count; l++) {
 		uint8_t *p = d->payload + at;
 		uint64_t sum;

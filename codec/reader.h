@@ -105,6 +105,10 @@ int hct_reader_is_lossless(const hct_reader *r);
 /* i < hct_reader_safetensors()->count. */
 void hct_reader_coding(const hct_reader *r, size_t i, struct hct_coding *out);
 
+/* Bytes, as they lie in the file, of the first `layers` layers of all chunks of tensor i; 0 for
+ * all layers. */
+uint64_t hct_reader_layer_bytes(const hct_reader *r, size_t i, unsigned layers);
+
 /* number < hct_reader_chunk_count(). */
 void hct_reader_chunk(const hct_reader *r, uint64_t number, struct hct_chunk *out);
 
@@ -118,7 +122,9 @@ hct_error hct_decoder_create(hct_simd simd, hct_decoder **out);
 void hct_decoder_free(hct_decoder *d);
 
 /* From now on, decodes no more than the first `layers` layers of a chunk, a coarser version of
- * it, and reads and verifies no more of the file; 0 (the start) for all. */
+ * it, and reads and verifies no more of the file; 0 (the start) for all.  Where that leaves out
+ * layers of a file, the kernel is kept from reading ahead on the reader's descriptor, for other
+ * decoders too, and told of the wanted extents instead. */
 void hct_decoder_set_layers(hct_decoder *d, unsigned layers);
 
 /* Reads, verifies and decodes one chunk into dst (hct_chunk.length bytes).

@@ -1,5 +1,6 @@
 #include "tcq_exceptions.h"
 
+#include "gaps.h"
 #include "split.h"
 #include "tcq.h"
 
@@ -9,20 +10,11 @@ static hct_error corrupt(const char **why, const char *what)
 	return HCT_ERR_CORRUPT;
 }
 
-/* Elements between two exceptions. */
-static size_t take_gap(struct hct_bit_reader *bits, unsigned rice)
-{
-	unsigned quotient = hct_bits_unary(bits, HCT_MAX_QUOTIENT);
-
-	if (quotient == HCT_MAX_QUOTIENT)
-		return hct_bits_take(bits, HCT_GAP_BITS);
-	return ((size_t)quotient << rice) + hct_bits_take(bits, rice);
-}
-
 hct_error hct_tcq_exceptions_next(struct hct_tcq_exceptions *x, const char **why)
 {
 	struct hct_bit_reader *bits = &x->bits;
 	unsigned negative, zeros;
+	size_t gap;
 	uint32_t m;
 
 	if (!x->left) {
@@ -34,7 +26,8 @@ hct_error hct_tcq_exceptions_next(struct hct_tcq_exceptions *x, const char **why
 		return HCT_OK;
 	}
 	x->left--;
-	x->at += 1 + take_gap(bits, x->rice);
+	bits->at += hct_gap_look(hct_bits_peek(bits), x->rice, &gap);
+	x->at += 1 + gap;
 	negative = hct_bits_take(bits, 1);
 	zeros = hct_bits_unary(bits, HCT_TCQ_MAX_MAGNITUDE);
 	m = (1u << zeros) - 1 + hct_bits_take(bits, zeros);

@@ -110,6 +110,42 @@ int hct_say_bad_files(const struct hct_command *c, const struct hct_tree *tree,
 	return code;
 }
 
+int hct_show_bundle(const struct hct_command *c, int argc, char **argv, const char *takes,
+		    hct_error (*show)(const struct hct_opened *b, struct hct_diag *diag))
+{
+	struct hct_opened b = {.path = NULL};
+	struct hct_diag diag = {""};
+	struct hct_tree *tree = NULL;
+	unsigned char *all = NULL;
+	struct hct_options o;
+	hct_error err;
+	int code;
+
+	code = hct_parse_options(c, argc, argv, takes, &o);
+	if (code >= 0)
+		return code;
+	if (argc - optind != 1)
+		return hct_usage(c, optind == argc ? "name a bundle" : "one bundle at a time");
+	b.path = argv[optind];
+	b.options = &o;
+	err = hct_open_bundle(c, b.path, &tree);
+	if (!err)
+		err = hct_choose(c, tree, NULL, 0, &all);
+	if (err) {
+		code = hct_error_exit_code(err);
+		goto out;
+	}
+	b.tree = tree;
+	b.code = code = hct_say_bad_files(c, tree, all);
+	err = show(&b, &diag);
+	if (err)
+		code = hct_say_error(c, err, &diag);
+out:
+	free(all);
+	hct_tree_close(tree);
+	return code;
+}
+
 void hct_tally_add(struct hct_tally *sum, const struct hct_tally *part)
 {
 	sum->count += part->count;

@@ -31,6 +31,20 @@ hct_error hct_choose(const struct hct_command *c, const struct hct_tree *tree, c
 int hct_say_bad_files(const struct hct_command *c, const struct hct_tree *tree,
 		      const unsigned char *chosen);
 
+/* A bundle that is open while a subcommand shows what it holds. */
+struct hct_opened {
+	const char *path; /* as it was given */
+	const struct hct_tree *tree;
+	const struct hct_options *options;
+	int code; /* of the files that do not open, which have been said: as hct_say_bad_files */
+};
+
+/* The frame of a subcommand that shows one bundle: reads the options, of which it takes those of
+ * hct_parse_options' `takes`, opens the bundle that is the only argument, and calls show.  What
+ * show returns is said, with its diagnosis if there is one.  Returns the exit code. */
+int hct_show_bundle(const struct hct_command *c, int argc, char **argv, const char *takes,
+		    hct_error (*show)(const struct hct_opened *b, struct hct_diag *diag));
+
 /* Sums over tensors or files. */
 struct hct_tally {
 	uint64_t count, elements, source_bytes, stored_bytes;

@@ -1,6 +1,7 @@
 #include "hct_cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,12 +10,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "layers.h"
 #include "text.h"
 
 #define MAX_THREADS 1024
 
-/* --json has no letter: beyond all of them. */
-#define OPTION_JSON 256
+/* Options without a letter: beyond all of them. */
+enum { OPTION_JSON = 256, OPTION_QUALITY };
 
 /* A progress line stands on the terminal and must go before anything else is written. */
 static int line_visible;
@@ -116,32 +118,60 @@ static int parse_jobs(const struct hct_command *c, const char *text, unsigned *t
 	return 1;
 }
 
+/* The argument of --quality, likewise. */
+static int parse_quality(const struct hct_command *c, const char *text, unsigned *layers)
+{
+	if (hct_layers_parse(text, layers))
+		return 1;
+	hct_usage(c, "--quality is " HCT_LAYERS_NAMES ", not '%s'", text);
+	return 0;
+}
+
+/* All options that there are, and which of them a subcommand takes. */
+static const struct {
+	struct option option;
+	char letter; /* in hct_parse_options' takes; 0: all take it */
+} all[] = {{{"force", no_argument, NULL, 'f'}, 'f'},
+	   {{"jobs", required_argument, NULL, 'j'}, 'j'},
+	   {{"long", no_argument, NULL, 'l'}, 'l'},
+	   {{"quiet", no_argument, NULL, 'q'}, 'q'},
+	   {{"json", no_argument, NULL, OPTION_JSON}, 'J'},
+	   {{"output", required_argument, NULL, 'o'}, 'o'},
+	   {{"quality", required_argument, NULL, OPTION_QUALITY}, 'Q'},
+	   {{"help", no_argument, NULL, 'h'}, 0}};
+
+#define OPTIONS (sizeof(all) / sizeof(all[0]))
+
+/* Makes getopt_long's tables of those that are taken. */
+static void choose_options(const char *takes, char shorts[2 * OPTIONS + 2],
+			   struct option longs[OPTIONS + 1])
+{
+	*shorts++ = ':';
+	for (size_t i = 0; i < OPTIONS; i++) {
+		const struct option *o = &all[i].option;
+
+		if (all[i].letter && !strchr(takes, all[i].letter))
+			continue;
+		*longs++ = *o;
+		if (o->val > CHAR_MAX)
+			continue;
+		*shorts++ = (char)o->val;
+		if (o->has_arg == required_argument)
+			*shorts++ = ':';
+	}
+	*shorts = '\0';
+	*longs = (struct option){0};
+}
+
 int hct_parse_options(const struct hct_command *c, int argc, char **argv, const char *takes,
 		      struct hct_options *o)
 {
-	static const struct option all[] = {
-		{"force", no_argument, NULL, 'f'},        {"jobs", required_argument, NULL, 'j'},
-		{"long", no_argument, NULL, 'l'},         {"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, OPTION_JSON}, {"output", required_argument, NULL, 'o'},
-		{"help", no_argument, NULL, 'h'}};
-	struct option longs[sizeof(all) / sizeof(all[0]) + 1] = {0};
-	char shorts[16] = ":h";
-	size_t n = 0, at = 2;
+	struct option longs[OPTIONS + 1];
+	char shorts[2 * OPTIONS + 2];
 	int value;
 
 	memset(o, 0, sizeof(*o));
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-		int letter = all[i].val == OPTION_JSON ? 'J' : all[i].val;
-
-		if (letter != 'h' && !strchr(takes, letter))
-			continue;
-		longs[n++] = all[i];
-		if (letter == 'J' || letter == 'h')
-			continue;
-		shorts[at++] = (char)all[i].val;
-		if (all[i].has_arg == required_argument)
-			shorts[at++] = ':';
-	}
+	choose_options(takes, shorts, longs);
 	opterr = 0;
 	while ((value = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
 		switch (value) {
@@ -163,6 +193,10 @@ int hct_parse_options(const struct hct_command *c, int argc, char **argv, const 
 			break;
 		case OPTION_JSON:
 			o->json = 1;
+			break;
+		case OPTION_QUALITY:
+			if (!parse_quality(c, optarg, &o->layers))
+				return HCT_EXIT_USAGE;
 			break;
 		case 'h':
 			fputs(c->help, stdout);

@@ -28,14 +28,15 @@ extern const struct hct_command hct_plot_command;
 /* What the options of a subcommand say. */
 struct hct_options {
 	unsigned threads;                /* -j; 0 when not given */
+	unsigned layers;                 /* --quality (layers.h); 0 when not given */
 	int force, details, quiet, json; /* -f, -l, -q, --json */
 	const char *output;              /* -o, or NULL */
 };
 
 /* Reads the options of a subcommand: -h, and of the others those whose letters `takes`
- * holds ("f", "j", "l", "o", "q", and "J" for --json).  Returns -1 with optind at the first
- * argument, or the exit code to end with, after saying what is wrong in one line or
- * printing the help. */
+ * holds ("f", "j", "l", "o", "q", "J" for --json and "Q" for --quality).  Returns -1 with
+ * optind at the first argument, or the exit code to end with, after saying what is wrong in
+ * one line or printing the help. */
 int hct_parse_options(const struct hct_command *c, int argc, char **argv, const char *takes,
 		      struct hct_options *o);
 

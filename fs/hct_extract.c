@@ -174,7 +174,6 @@ static hct_error write_plain(struct extract *x)
 /* Extracts one file; nothing is left of it when that fails. */
 static hct_error extract_file(struct extract *x, const struct hct_node *node, const char *path)
 {
-	struct hct_layers_share share = x->share;
 	struct hct_output out;
 	hct_error err;
 
@@ -187,8 +186,6 @@ static hct_error extract_file(struct extract *x, const struct hct_node *node, co
 		return err;
 	x->fd = out.fd;
 	err = node->kind == HCT_NODE_MODEL ? write_model(x) : write_plain(x);
-	if (!err && x->layers && node->kind == HCT_NODE_MODEL)
-		err = hct_layers_weigh(node->path, x->layers, &share, &x->diag);
 	if (!err && hct_interrupted())
 		err = HCT_ERR_INTERRUPTED;
 	if (!err)
@@ -196,7 +193,8 @@ static hct_error extract_file(struct extract *x, const struct hct_node *node, co
 	if (!err) {
 		x->files++;
 		x->bytes += node->size;
-		x->share = share;
+		if (x->layers && node->kind == HCT_NODE_MODEL)
+			hct_layers_weigh(node->reader, x->layers, &x->share);
 	}
 	hct_output_end(&out);
 	return err;
@@ -404,36 +402,6 @@ static int extract(struct extract *x, const char *bundle, const unsigned char *c
 	return code;
 }
 
-/* Takes --quality out of the command line, which hct_parse_options does not know.  Returns -1,
- * or the exit code after saying what is wrong. */
-static int take_quality(struct extract *x, int *argc, char **argv)
-{
-	static const char option[] = "--quality";
-	size_t length = sizeof(option) - 1;
-	int kept = 1, i = 1;
-
-	while (i < *argc && strcmp(argv[i], "--") != 0) {
-		char *word = argv[i++];
-		const char *name;
-
-		if (strncmp(word, option, length) != 0 || (word[length] && word[length] != '=')) {
-			argv[kept++] = word;
-			continue;
-		}
-		if (!word[length] && i == *argc)
-			return hct_usage(x->command, "option '%s' needs a value", option);
-		name = word[length] ? word + length + 1 : argv[i++];
-		if (!hct_layers_parse(name, &x->layers))
-			return hct_usage(x->command, "--quality is " HCT_LAYERS_NAMES ", not '%s'",
-					 name);
-	}
-	while (i < *argc)
-		argv[kept++] = argv[i++];
-	argv[kept] = NULL;
-	*argc = kept;
-	return -1;
-}
-
 static int run(int argc, char **argv)
 {
 	struct extract x = {.command = &hct_extract_command, .fd = -1};
@@ -443,12 +411,11 @@ static int run(int argc, char **argv)
 	int code;
 	hct_error err;
 
-	code = take_quality(&x, &argc, argv);
-	if (code < 0)
-		code = hct_parse_options(x.command, argc, argv, "fjq", &o);
+	code = hct_parse_options(x.command, argc, argv, "fjqQ", &o);
 	if (code >= 0)
 		return code;
 	x.force = o.force;
+	x.layers = o.layers;
 	if (argc - optind < 2)
 		return hct_usage(x.command,
 				 optind == argc ? "name a bundle" : "name a directory to write to");

@@ -393,42 +393,23 @@ static hct_error print_text(const struct info *info, const char *path)
 	return err;
 }
 
-static int run(int argc, char **argv)
+static hct_error show(const struct hct_opened *b, struct hct_diag *diag)
 {
-	const struct hct_command *c = &hct_info_command;
-	struct hct_tree *tree = NULL;
-	unsigned char *chosen = NULL;
-	struct info info = {0};
-	struct hct_options o;
-	int code;
-	hct_error err;
+	struct info info = {.tree = b->tree};
+	hct_error err = collect(&info);
 
-	code = hct_parse_options(c, argc, argv, "J", &o);
-	if (code >= 0)
-		return code;
-	if (argc - optind != 1)
-		return hct_usage(c, optind == argc ? "name a bundle" : "one bundle at a time");
-	err = hct_open_bundle(c, argv[optind], &tree);
+	(void)diag;
 	if (!err)
-		err = hct_choose(c, tree, NULL, 0, &chosen);
-	if (err) {
-		code = hct_error_exit_code(err);
-		goto out;
-	}
-	code = hct_say_bad_files(c, tree, chosen);
-	info.tree = tree;
-	err = collect(&info);
-	if (!err)
-		err = o.json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);
-	if (err)
-		code = hct_say_error(c, err, NULL);
-out:
+		err = b->options->json ? print_json(&info, b->path) : print_text(&info, b->path);
 	free(info.models);
 	free(info.dtypes);
 	free(info.codecs);
-	free(chosen);
-	hct_tree_close(tree);
-	return code;
+	return err;
+}
+
+static int run(int argc, char **argv)
+{
+	return hct_show_bundle(&hct_info_command, argc, argv, "J", show);
 }
 
 const struct hct_command hct_info_command = {

@@ -439,41 +439,21 @@ static hct_error print_plot(struct plot *p, const struct hct_options *o, const c
 	return err;
 }
 
+static hct_error show(const struct hct_opened *b, struct hct_diag *diag)
+{
+	struct plot plot = {0};
+	hct_error err = collect(&plot, b->tree, b->options->details);
+
+	/* Nothing is drawn of a bundle of which no file opens. */
+	if (!err && (b->code == HCT_EXIT_OK || plot.total.stored_bytes))
+		err = print_plot(&plot, b->options, b->path, diag);
+	free(plot.bars);
+	return err;
+}
+
 static int run(int argc, char **argv)
 {
-	const struct hct_command *c = &hct_plot_command;
-	struct hct_diag diag = {""};
-	struct hct_tree *tree = NULL;
-	unsigned char *chosen = NULL;
-	struct plot plot = {0};
-	struct hct_options o;
-	hct_error err;
-	int code;
-
-	code = hct_parse_options(c, argc, argv, "flo", &o);
-	if (code >= 0)
-		return code;
-	if (argc - optind != 1)
-		return hct_usage(c, optind == argc ? "name a bundle" : "one bundle at a time");
-	err = hct_open_bundle(c, argv[optind], &tree);
-	if (!err)
-		err = hct_choose(c, tree, NULL, 0, &chosen);
-	if (err) {
-		code = hct_error_exit_code(err);
-		goto out;
-	}
-	code = hct_say_bad_files(c, tree, chosen);
-	err = collect(&plot, tree, o.details);
-	/* Nothing is drawn of a bundle of which no file opens. */
-	if (!err && (code == HCT_EXIT_OK || plot.total.stored_bytes))
-		err = print_plot(&plot, &o, argv[optind], &diag);
-	if (err)
-		code = hct_say_error(c, err, &diag);
-out:
-	free(plot.bars);
-	free(chosen);
-	hct_tree_close(tree);
-	return code;
+	return hct_show_bundle(&hct_plot_command, argc, argv, "flo", show);
 }
 
 const struct hct_command hct_plot_command = {

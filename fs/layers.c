@@ -1,11 +1,6 @@
 #include "layers.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
-
-#include "codec/index.h"
 
 /* By the number of layers. */
 static const char *const names[] = {"full", "essentials", "quick", "balanced"};
@@ -42,44 +37,21 @@ unsigned hct_layers_most(const hct_reader *r)
 	return most;
 }
 
-static void weigh_tensor(const struct hct_index *x, size_t i, unsigned layers,
-			 struct hct_layers_share *sum)
+void hct_layers_weigh(const hct_reader *r, unsigned layers, struct hct_layers_share *sum)
 {
-	const struct hct_tensor_record *t = &x->tensors[i];
+	size_t count = hct_reader_safetensors(r)->count;
 
-	sum->tensors++;
-	if (!t->chunk_count)
-		return;
-	if (t->layers > sum->most)
-		sum->most = t->layers;
-	sum->cut += layers && layers < t->layers;
-	for (uint64_t k = 0; k < t->chunk_count; k++) {
-		for (unsigned l = 0; l < t->layers; l++) {
-			struct hct_extent ext;
+	sum->tensors += count;
+	for (size_t i = 0; i < count; i++) {
+		struct hct_coding coding;
 
-			hct_index_extent(x, i, k, l, &ext);
-			sum->stored_bytes += ext.length;
-			if (!layers || l < layers)
-				sum->read_bytes += ext.length;
-		}
+		hct_reader_coding(r, i, &coding);
+		if (!coding.chunk_count)
+			continue;
+		if (coding.layers > sum->most)
+			sum->most = coding.layers;
+		sum->cut += layers && layers < coding.layers;
+		sum->stored_bytes += hct_reader_layer_bytes(r, i, 0);
+		sum->read_bytes += hct_reader_layer_bytes(r, i, layers);
 	}
-}
-
-hct_error hct_layers_weigh(const char *path, unsigned layers, struct hct_layers_share *sum,
-			   struct hct_diag *diag)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct hct_index x;
-	hct_error e;
-
-	if (fd < 0)
-		return hct_fail_errno(diag, errno, "%s: cannot open", path);
-	e = hct_index_read(fd, path, &x, diag);
-	close(fd);
-	if (e)
-		return e;
-	for (size_t i = 0; i < x.st.count; i++)
-		weigh_tensor(&x, i, layers, sum);
-	hct_index_free(&x);
-	return HCT_OK;
 }

@@ -12,7 +12,6 @@
 
 #include <stdint.h>
 
-#include "codec/error.h"
 #include "codec/reader.h"
 
 /* For messages about a name that is none of them. */
@@ -35,9 +34,7 @@ struct hct_layers_share {
 	uint64_t read_bytes;   /* that part of it which is read */
 };
 
-/* Adds one .hct file, whose index is read anew: the reader keeps no sums of single layers.  The
- * errors are those of hct_reader_open; *sum is then as it was. */
-hct_error hct_layers_weigh(const char *path, unsigned layers, struct hct_layers_share *sum,
-			   struct hct_diag *diag);
+/* Adds one .hct file.  layers: what hct_layers_parse gave. */
+void hct_layers_weigh(const hct_reader *r, unsigned layers, struct hct_layers_share *sum);
 
 #endif

@@ -1,0 +1,27 @@
+/* Internal: the code of the gaps between exceptions (FORMAT.md section 4), which the split and the
+ * tcq codec share: a Rice code, or after HCT_MAX_QUOTIENT zeros the gap as it is. */
+#ifndef HCT_GAPS_H
+#define HCT_GAPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bits.h"
+#include "split.h"
+
+/* The gap, in elements, that bits begin with; rice: the parameter of the list, at most
+ * HCT_MAX_RICE. Returns how many of them it is, at most 41: what hct_bits_peek gives holds it, and
+ * 16 more. */
+static inline unsigned hct_gap_look(uint64_t bits, unsigned rice, size_t *gap)
+{
+	unsigned quotient = (unsigned)__builtin_ctzll(bits | (uint64_t)1 << HCT_MAX_QUOTIENT);
+
+	if (quotient == HCT_MAX_QUOTIENT) {
+		*gap = bits >> HCT_MAX_QUOTIENT & ((1u << HCT_GAP_BITS) - 1);
+		return HCT_MAX_QUOTIENT + HCT_GAP_BITS;
+	}
+	*gap = ((size_t)quotient << rice) + (bits >> (quotient + 1) & ((1u << rice) - 1));
+	return quotient + 1 + rice;
+}
+
+#endif
