@@ -113,7 +113,7 @@ hct_error mkhct_budget_bytes(const struct mkhct_budget *b, const struct mkhct_go
 
 static double forecast_bytes(const struct mkhct_forecast *f)
 {
-	return f->extent_bytes + (double)f->extents * HCT_EXTENT_BYTES + (double)f->table_bytes;
+	return f->extent_bytes + (double)f->extents * HCT_EXTENT_BYTES + f->table_bytes;
 }
 
 static struct hct_goal *goal_of(const struct meeting *m, size_t i)

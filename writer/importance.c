@@ -51,6 +51,8 @@ struct mkhct_importances {
 	size_t count;
 	cJSON *root; /* owns the names */
 	uint64_t checksum;
+	size_t unknown; /* members of tensors */
+	struct hct_diag first_unknown, empty;
 };
 
 /* What messages are about. */
@@ -200,6 +202,24 @@ static hct_error take_entry(const struct text *t, const cJSON *object, unsigned 
 	return HCT_OK;
 }
 
+/* A misspelled sensitivity must not look like one. */
+static void see_members(const struct text *t, const cJSON *object, unsigned ordinal,
+			struct mkhct_importances *f)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, object)
+	{
+		if (strcmp(item->string, "importance") == 0 ||
+		    strcmp(item->string, "sensitivity") == 0)
+			continue;
+		if (f->unknown++ == 0)
+			hct_fail(&f->first_unknown, HCT_OK, "%s: line %zu: %s: %s", t->path,
+				 line_of(t, place_of(t, ordinal, object, item)), object->string,
+				 item->string);
+	}
+}
+
 static int compare_entries(const void *a, const void *b)
 {
 	const struct entry *x = a, *y = b;
@@ -224,8 +244,12 @@ static hct_error take_tensors(const struct text *t, const cJSON *tensors,
 		err = take_entry(t, item, (unsigned)f->count, &f->entries[f->count]);
 		if (err)
 			return err;
+		see_members(t, item, (unsigned)f->count, f);
 		f->count++;
 	}
+	if (!f->count)
+		hct_fail(&f->empty, HCT_OK,
+			 "%s: has no tensors; each goes by its role, as without a file", t->path);
 	qsort(f->entries, f->count, sizeof(*f->entries), compare_entries);
 	for (size_t i = 1; i < f->count; i++)
 		if (strcmp(f->entries[i - 1].name, f->entries[i].name) == 0)
@@ -243,7 +267,8 @@ static hct_error take_document(struct text *t, struct mkhct_importances *f)
 	if (!cJSON_IsObject(f->root))
 		return wrong(t, place_of_root(t), NULL, "is no JSON object");
 	if (!version || !tensors)
-		return wrong(t, place_of_root(t), version ? "tensors" : "version", "is missing");
+		return wrong(t, place_of_root(t), NULL,
+			     version ? "tensors is missing" : "version is missing");
 	if (!cJSON_IsNumber(version) || version->valuedouble != 1)
 		return wrong(t, place_in_root(t, f->root, version), NULL,
 			     "the version is not 1, the only one known");
@@ -263,8 +288,10 @@ static hct_error check_values(const struct text *t)
 	for (size_t i = 0; i < t->length; i++)
 		values += strchr(",[{", t->start[i] ? t->start[i] : ' ') != NULL;
 	if (values > MKHCT_IMPORTANCE_MAX_VALUES)
-		return hct_fail(t->diag, HCT_ERR_LIMIT, "%s: more than %u values", t->path,
-				MKHCT_IMPORTANCE_MAX_VALUES);
+		return hct_fail(t->diag, HCT_ERR_ARGUMENT,
+				"%s: has more than %u values; leave out tensors that the model "
+				"does not have",
+				t->path, MKHCT_IMPORTANCE_MAX_VALUES);
 	return HCT_OK;
 }
 
@@ -324,8 +351,10 @@ hct_error mkhct_importances_read(const char *path, struct mkhct_importances **ou
 		goto out;
 	}
 	if (sb.st_size > MKHCT_IMPORTANCE_MAX_BYTES) {
-		err = hct_fail(diag, HCT_ERR_LIMIT, "%s: more than %u MiB", path,
-			       MKHCT_IMPORTANCE_MAX_BYTES >> 20);
+		err = hct_fail(diag, HCT_ERR_ARGUMENT,
+			       "%s: is larger than %u MiB; leave out tensors that the model does "
+			       "not have, and members other than importance and sensitivity",
+			       path, MKHCT_IMPORTANCE_MAX_BYTES >> 20);
 		goto out;
 	}
 	text = malloc((size_t)sb.st_size + 1);
@@ -340,6 +369,21 @@ out:
 	free(text);
 	close(fd);
 	return err;
+}
+
+int mkhct_importances_note(const struct mkhct_importances *f, unsigned i, struct hct_diag *line)
+{
+	if (f->unknown && i-- == 0) {
+		hct_fail(line, HCT_OK,
+			 "%s: has no effect, only importance and sensitivity have (%zu such %s)",
+			 f->first_unknown.text, f->unknown, f->unknown == 1 ? "member" : "members");
+		return 1;
+	}
+	if (*f->empty.text && i == 0) {
+		*line = f->empty;
+		return 1;
+	}
+	return 0;
 }
 
 void mkhct_importances_free(struct mkhct_importances *f)

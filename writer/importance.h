@@ -5,7 +5,7 @@
  *		"NAME": {"importance": 0.8, "sensitivity": "high"}, ... }}
  * importance, 0 to 1, must be there; sensitivity is one of very_low, low, medium, normal,
  * high, full and critical, and medium when it is not there; source may be left out; other
- * members are ignored.  Names are whole names of tensors, no patterns. */
+ * members have no effect, and those of a tensor get a note.  Names are whole names of tensors, no patterns. */
 #ifndef MKHCT_IMPORTANCE_H
 #define MKHCT_IMPORTANCE_H
 
@@ -47,7 +47,7 @@ const char *mkhct_sensitivity_name(enum mkhct_sensitivity s);
 struct mkhct_importances; /* opaque: a file */
 
 /* Reads it.  On success *out goes to mkhct_importances_free.  Errors: HCT_ERR_ARGUMENT with
- * file and line for what is malformed, out of range, or there twice; HCT_ERR_LIMIT;
+ * file and line for what is malformed, out of range, or there twice, or too large;
  * HCT_ERR_NOT_FOUND, HCT_ERR_IO; HCT_ERR_NOMEM. */
 hct_error mkhct_importances_read(const char *path, struct mkhct_importances **out,
 				 struct hct_diag *diag);
@@ -55,6 +55,9 @@ hct_error mkhct_importances_read(const char *path, struct mkhct_importances **ou
 /* The same from n bytes of text; path is for messages and is not kept. */
 hct_error mkhct_importances_parse(const char *path, const char *text, size_t n,
 				  struct mkhct_importances **out, struct hct_diag *diag);
+
+/* What a user may want to know and no error: the i-th line, from 0; 0 when there is none. */
+int mkhct_importances_note(const struct mkhct_importances *f, unsigned i, struct hct_diag *line);
 
 void mkhct_importances_free(struct mkhct_importances *f);
 

@@ -293,6 +293,8 @@ static hct_error prepare(struct run *r)
 		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the options");
 	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
 			     r->source.model_bytes + r->source.carried_bytes);
+	for (unsigned i = 0; i < MKHCT_OPTIONS_NOTES && o->notes[i]; i++)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", o->notes[i]);
 	for (unsigned i = 0; mkhct_policy_note(r->goals.policy, i, &note); i++)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
 	return HCT_OK;
@@ -342,8 +344,9 @@ static hct_error resolve(struct run *r, double *model_bytes)
 	struct hct_diag note = {""};
 	hct_error err = HCT_OK;
 
-	budget.rest = (double)r->source.carried_bytes +
-		      mkhct_report_forecast(&r->source, &r->goals, r->recipe);
+	if (wish->kind == MKHCT_WISH_SIZE)
+		budget.rest = (double)r->source.carried_bytes +
+			      mkhct_report_forecast(&r->source, &r->goals, r->recipe);
 	if (mkhct_wish_is_budget(wish))
 		err = mkhct_budget_meet(&budget, r->compressor, &r->goals, &note, &r->diag);
 	else if (r->goals.open)

@@ -7,6 +7,7 @@
 
 #include "codec/pool.h"
 #include "writer/number.h"
+#include "writer/recipe.h"
 
 #define MAX_JOBS 1024
 
@@ -355,6 +356,40 @@ static int is_literal(enum mkhct_encoder e)
 	return e == MKHCT_ENCODER_TOPK || e == MKHCT_ENCODER_MIXED || e == MKHCT_ENCODER_INT4;
 }
 
+/* Options that the others make void, and that do no harm. */
+static void take_notes(const struct parse *p)
+{
+	static const struct {
+		int code;
+		const char *note;
+	} lossy[] = {
+		{CODE_EFFORT, "--effort: has no effect, since everything is lossless"},
+		{CODE_TRANSFORM, "--transform: has no effect, since everything is lossless"},
+		{CODE_ENCODER, "--encoder: has no effect, since everything is lossless"},
+		{CODE_FP16_RATIO, "--fp16-ratio: has no effect, since everything is lossless"},
+		{CODE_LAYERS, "--layers: has no effect, since everything is lossless"},
+	};
+	struct mkhct_options *o = p->out;
+	const struct mkhct_wish *wish = &o->policy.wish;
+	size_t n = 0;
+
+	if (mkhct_recipe_is_lossless(o)) {
+		for (size_t i = 0; i < COUNT(lossy); i++)
+			if (p->given[lossy[i].code])
+				o->notes[n++] = lossy[i].note;
+		return;
+	}
+	if (o->coding.encoder != MKHCT_ENCODER_INT4)
+		return;
+	if (o->coding.transform == MKHCT_TRANSFORM_DCT)
+		o->notes[n++] = "--transform dct: has no effect, since --encoder int4 has no "
+				"transform";
+	if ((p->wish && mkhct_wish_target(wish).kind != MKHCT_TARGET_LOSSLESS) ||
+	    o->policy.quality > 0)
+		o->notes[n++] = "--retention, --cosine, --snr and --target-quality: have no effect "
+				"on the error, which with --encoder int4 is what 4 bits leave";
+}
+
 static hct_error check_together(const struct parse *p)
 {
 	struct mkhct_options *o = p->out;
@@ -373,7 +408,7 @@ static hct_error check_together(const struct parse *p)
 	else if (p->given[CODE_FP16_RATIO] && o->coding.encoder != MKHCT_ENCODER_MIXED)
 		why = "--fp16-ratio: give --encoder mixed with it";
 	else if (is_literal(o->coding.encoder) && o->coding.layers > 1)
-		why = "--layers: only --encoder tcq codes several";
+		why = "--layers: topk, mixed and int4 code one; leave --encoder out";
 	else if (is_literal(o->coding.encoder) && mkhct_wish_is_budget(&policy->wish))
 		why = "--bpw and --size: the size of topk, mixed and int4 does not follow an "
 		      "error; "
@@ -383,6 +418,7 @@ static hct_error check_together(const struct parse *p)
 	if (p->given[CODE_QUALITY] && p->wish)
 		return hct_fail(p->diag, HCT_ERR_ARGUMENT,
 				"--%s and --target-quality exclude each other; give one", p->wish);
+	take_notes(p);
 	return mkhct_policy_check(policy, p->diag);
 }
 

@@ -27,6 +27,8 @@ struct mkhct_coding_options {
 	int layers;        /* of a chunk, 1 to 4 */
 };
 
+#define MKHCT_OPTIONS_NOTES 8
+
 struct mkhct_options {
 	enum mkhct_action action;
 	const char *source, *out; /* MKHCT_RUN: both set, but for out == NULL when a dry run
@@ -38,6 +40,8 @@ struct mkhct_options {
 	int sample_given;      /* 1: and the user said so */
 	struct mkhct_policy_options policy;
 	struct mkhct_coding_options coding;
+	/* What has no effect beside the others, a line each; NULL behind the last. */
+	const char *notes[MKHCT_OPTIONS_NOTES];
 };
 
 /* On success *out goes to mkhct_options_free; it points into argv, and PATTERN=TARGET is cut

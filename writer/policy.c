@@ -22,6 +22,7 @@ struct mkhct_policy {
 	struct mkhct_importances *importances; /* or NULL */
 	unsigned char *seen;                   /* by place in it */
 	unsigned char *matched;                /* by override: MATCHED bits */
+	size_t *skipped;                       /* by override: tensors that it cannot change */
 	size_t in_layers;                      /* tensors */
 };
 
@@ -95,7 +96,8 @@ hct_error mkhct_policy_create(const struct mkhct_policy_options *o, const char *
 	p->wish = mkhct_wish_target(&o->wish);
 	p->base = p->wish.retention;
 	p->matched = calloc(o->override_count + 1, 1);
-	if (!p->matched)
+	p->skipped = calloc(o->override_count + 1, sizeof(*p->skipped));
+	if (!p->matched || !p->skipped)
 		err = hct_fail(diag, HCT_ERR_NOMEM, "out of memory for the policy");
 	if (!err)
 		err = mkhct_policy_begin(p, config, config_length, diag);
@@ -123,6 +125,7 @@ void mkhct_policy_free(struct mkhct_policy *p)
 	mkhct_importances_free(p->importances);
 	free(p->seen);
 	free(p->matched);
+	free(p->skipped);
 	free(p);
 }
 
@@ -184,6 +187,8 @@ hct_error mkhct_policy_see(struct mkhct_policy *p, const struct hct_tensor *t,
 		p->matched[i] |= MATCHED;
 		if (has_effect(o, exact))
 			p->matched[i] |= MATCHED_CODED;
+		else
+			p->skipped[i]++;
 		if (mkhct_pattern_is_name(o->pattern) && o->wish.kind != MKHCT_WISH_LOSSLESS &&
 		    why_never(t))
 			return hct_fail(diag, HCT_ERR_ARGUMENT,
@@ -241,13 +246,28 @@ int mkhct_policy_note(const struct mkhct_policy *p, unsigned i, struct hct_diag 
 	size_t unknown;
 
 	for (size_t k = 0; k < o->override_count; k++) {
-		if (p->matched[k] != MATCHED || i-- > 0)
+		if (!p->skipped[k] || i-- > 0)
 			continue;
-		hct_fail(line, HCT_OK,
-			 "%s %s: matches only tensors that are lossless in every policy; "
-			 "name one in full to code it all the same",
-			 option_of(&o->overrides[k]), o->overrides[k].pattern);
+		if (p->matched[k] == MATCHED)
+			hct_fail(line, HCT_OK,
+				 "%s %s: matches only tensors that are lossless in every policy; "
+				 "name one in full to code it all the same",
+				 option_of(&o->overrides[k]), o->overrides[k].pattern);
+		else
+			hct_fail(line, HCT_OK,
+				 "%s %s: %zu of the tensors that it matches %s lossless in every "
+				 "policy; name one in full to code it all the same",
+				 option_of(&o->overrides[k]), o->overrides[k].pattern,
+				 p->skipped[k], p->skipped[k] == 1 ? "is" : "are");
 		return 1;
+	}
+	if (p->importances) {
+		unsigned n = 0;
+
+		while (mkhct_importances_note(p->importances, n, line))
+			if (n++ == i)
+				return 1;
+		i -= n;
 	}
 	unknown = strangers(p, &first);
 	if (unknown && i-- == 0) {

@@ -103,8 +103,8 @@ hct_error mkhct_policy_see(struct mkhct_policy *p, const struct hct_tensor *t,
 hct_error mkhct_policy_ready(const struct mkhct_policy *p, struct hct_diag *diag);
 
 /* What a user may want to know and no error: the i-th line, from 0; 0 when there is none.
- * They tell of patterns that match only tensors that stay exact, of tensors of the
- * importance file that are not in the model, of --policy hybrid without layers. */
+ * They tell of patterns that match tensors that stay exact, of what is odd in the importance
+ * file, of tensors of it that are not in the model, of --policy hybrid without layers. */
 int mkhct_policy_note(const struct mkhct_policy *p, unsigned i, struct hct_diag *line);
 
 /* XXH3-64 of the importance file; 0 without one. */

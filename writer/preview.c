@@ -10,9 +10,10 @@
 #include "writer/model.h"
 #include "writer/names.h"
 #include "writer/survey.h"
+#include "writer/tally.h"
 
 #define SHAPE_MAX 128
-#define WIDEST    28 /* of a column that fits its contents */
+#define WIDEST    40 /* of a column that fits its contents; more is cut */
 
 /* What is printed of a tensor. */
 struct row {
@@ -66,25 +67,44 @@ static double bits_of(const struct row *row)
 {
 	const struct mkhct_forecast *f = row->forecast;
 
-	return row->tensor->elements ? 8 * (f->extent_bytes + (double)f->table_bytes) /
-					       (double)row->tensor->elements
-				     : 0;
+	return row->tensor->elements
+		       ? 8 * (f->extent_bytes + f->table_bytes) / (double)row->tensor->elements
+		       : 0;
 }
 
 /* Text ------------------------------------------------------------------------------ */
 
 struct table {
 	FILE *stream;
-	int shape, reason; /* widths */
+	int shape, cosine, reason; /* widths */
 };
+
+static int wider(int width, const char *text)
+{
+	int length = (int)strlen(text);
+
+	length = length < WIDEST ? length : WIDEST;
+	return length > width ? length : width;
+}
+
+/* Printable text that fits its column. */
+static char *cut(const char *text, char buf[WIDEST + 1])
+{
+	mkhct_name_printable(text, buf, strlen(text) > WIDEST ? WIDEST - 1 : WIDEST + 1);
+	return strlen(text) > WIDEST ? strcat(buf, "..") : buf;
+}
 
 static hct_error widen(void *arg, const struct row *row)
 {
 	struct table *t = arg;
-	int shape = (int)strlen(row->shape), reason = (int)strlen(row->reason);
+	char cosine[MKHCT_COSINE_TEXT];
 
-	t->shape = shape > t->shape ? (shape < WIDEST ? shape : WIDEST) : t->shape;
-	t->reason = reason > t->reason ? (reason < WIDEST ? reason : WIDEST) : t->reason;
+	t->shape = wider(t->shape, row->shape);
+	t->reason = wider(t->reason, row->reason);
+	if (row->forecast->lossy)
+		t->cosine = wider(
+			t->cosine,
+			mkhct_cosine_text(mkhct_result_cosine(&row->forecast->result), 5, cosine));
 	return HCT_OK;
 }
 
@@ -92,16 +112,17 @@ static hct_error print_row(void *arg, const struct row *row)
 {
 	const struct table *t = arg;
 	const struct mkhct_result *r = &row->forecast->result;
-	char name[512], dtype[64], error[16] = "", cosine[16] = "";
+	char name[512], dtype[64], error[16] = "", cosine[MKHCT_COSINE_TEXT] = "";
+	char shape[WIDEST + 1], reason[WIDEST + 1];
 
 	if (row->forecast->lossy) {
 		snprintf(error, sizeof(error), "%.2e", mkhct_result_error(r));
-		snprintf(cosine, sizeof(cosine), "%.5f", mkhct_result_cosine(r));
+		mkhct_cosine_text(mkhct_result_cosine(r), 5, cosine);
 	}
-	fprintf(t->stream, "%-5s %-*s %-8s %7.3f %8s %7s  %-*s  %s\n",
+	fprintf(t->stream, "%-5s %-*s %-8s %7.3f %8s %*s  %-*s  %s\n",
 		mkhct_name_printable(row->tensor->dtype_name, dtype, sizeof(dtype)), t->shape,
-		row->shape, row->forecast->lossy ? "loss" : "lossless", bits_of(row), error, cosine,
-		t->reason, row->reason,
+		cut(row->shape, shape), row->forecast->lossy ? "loss" : "lossless", bits_of(row),
+		error, t->cosine, cosine, t->reason, cut(row->reason, reason),
 		mkhct_name_printable(row->tensor->name, name, sizeof(name)));
 	return HCT_OK;
 }
@@ -128,7 +149,7 @@ static double bits_a_weight(const struct mkhct_preview *p)
 
 hct_error mkhct_preview_print(const struct mkhct_preview *p, FILE *stream, struct hct_diag *diag)
 {
-	struct table t = {.stream = stream, .shape = 5, .reason = 6};
+	struct table t = {.stream = stream, .shape = 5, .cosine = 7, .reason = 6};
 	char from[HCT_UNITS_MAX], to[HCT_UNITS_MAX], name[512];
 	hct_error err = HCT_OK;
 
@@ -139,8 +160,8 @@ hct_error mkhct_preview_print(const struct mkhct_preview *p, FILE *stream, struc
 			fprintf(stream, "%s%s:\n", i ? "\n" : "",
 				mkhct_name_printable(p->goals->models[i].entry->name, name,
 						     sizeof(name)));
-		fprintf(stream, "%-5s %-*s %-8s %7s %8s %7s  %-*s  %s\n", "dtype", t.shape, "shape",
-			"kept", "bits", "error", "cosine", t.reason, "reason", "tensor");
+		fprintf(stream, "%-5s %-*s %-8s %7s %8s %*s  %-*s  %s\n", "dtype", t.shape, "shape",
+			"kept", "bits", "error", t.cosine, "cosine", t.reason, "reason", "tensor");
 		err = each_tensor(&p->goals->models[i], print_row, &t, diag);
 	}
 	if (err)
@@ -168,6 +189,7 @@ static hct_error add_row(void *arg, const struct row *row)
 {
 	const struct mkhct_result *r = &row->forecast->result;
 	cJSON *object = cJSON_CreateObject();
+	char cosine[MKHCT_COSINE_TEXT];
 	int bad;
 
 	bad = !object || !cJSON_AddItemToArray(arg, object);
@@ -186,7 +208,8 @@ static hct_error add_row(void *arg, const struct row *row)
 	if (row->forecast->lossy)
 		bad |= add_number(object, "relative_squared_error", "%.7g",
 				  mkhct_result_error(r)) != 0 ||
-		       add_number(object, "cosine", "%.7g", mkhct_result_cosine(r)) != 0;
+		       !cJSON_AddRawToObject(object, "cosine",
+					     mkhct_cosine_text(mkhct_result_cosine(r), 7, cosine));
 	return bad ? HCT_ERR_NOMEM : HCT_OK;
 }
 

@@ -9,6 +9,7 @@
 
 #include "codec/units.h"
 #include "writer/names.h"
+#include "writer/tally.h"
 
 #define REDRAW .1 /* seconds */
 
@@ -103,7 +104,8 @@ static void show_tensors(struct mkhct_progress *p, const hct_reader *reader,
 
 	for (size_t i = 0; i < st->count; i++) {
 		const struct hct_tensor *t = &st->tensors[i];
-		char name[512], dtype[64], shape[256], ratio[16] = "-", loss[64] = "";
+		char name[512], dtype[64], shape[256], ratio[16] = "-", loss[128] = "";
+		char cosine[MKHCT_COSINE_TEXT];
 		struct hct_coding coding;
 
 		hct_reader_coding(reader, i, &coding);
@@ -112,9 +114,11 @@ static void show_tensors(struct mkhct_progress *p, const hct_reader *reader,
 			snprintf(ratio, sizeof(ratio), "%.3f",
 				 (double)hct_tensor_bytes(t) / (double)coding.stored_bytes);
 		if (results[i].error > 0)
-			snprintf(loss, sizeof(loss), "  %.3f bits  cosine %.5f",
+			snprintf(loss, sizeof(loss), "  %.3f bits  cosine %s",
 				 8 * (double)coding.stored_bytes / (double)t->elements,
-				 mkhct_result_cosine(&results[i]));
+				 mkhct_cosine_text(mkhct_result_cosine(&results[i]), 5, cosine));
+		else if (results[i].plan.why)
+			snprintf(loss, sizeof(loss), "  lossless: %s", results[i].plan.why);
 		mkhct_progress_note(p, "  %s  %s  %s  %s  %s%s",
 				    mkhct_name_printable(t->name, name, sizeof(name)),
 				    mkhct_name_printable(t->dtype_name, dtype, sizeof(dtype)),

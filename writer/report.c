@@ -10,11 +10,19 @@
 #include "codec/hct.h"
 #include "codec/metrics.h"
 #include "codec/units.h"
+#include "writer/model.h"
 #include "writer/names.h"
+#include "writer/survey.h"
 #include "writer/tally.h"
 
 /* The key of a model's tensor list; "tensors" is their number. */
 #define TENSOR_LIST "tensor_list"
+
+/* Bytes that a forecast adds to what it can write already: of the text around the line of a tensor
+ * and around the list of a model, and what totals have that are still 0. */
+#define TENSOR_LINE  6
+#define MODEL_LINES  250
+#define TOTAL_DIGITS 300
 
 struct sums {
 	uint64_t files, tensors, source_bytes, stored_bytes;
@@ -25,6 +33,7 @@ struct mkhct_report {
 	const char *options;             /* JSON */
 	int lossless;                    /* all of it, by its options */
 	struct mkhct_tally lossy, exact; /* tensors of a lossy bundle */
+	struct mkhct_excuses excuses;    /* of tensors in exact */
 	uint64_t bf16_bytes;             /* of all model files */
 	cJSON *files, *folders;          /* arrays */
 	cJSON *document;                 /* once mkhct_report_full has put it together; owns both */
@@ -95,6 +104,13 @@ static int add_rounded(cJSON *object, const char *key, double value)
 	return cJSON_AddRawToObject(object, key, text) ? 0 : -1;
 }
 
+static int add_cosine(cJSON *object, double cosine)
+{
+	char text[MKHCT_COSINE_TEXT];
+
+	return cJSON_AddRawToObject(object, "cosine", mkhct_cosine_text(cosine, 7, text)) ? 0 : -1;
+}
+
 static int add_tile(cJSON *object, const struct hct_plan_info *plan)
 {
 	cJSON *tile = cJSON_AddArrayToObject(object, "tile");
@@ -127,21 +143,20 @@ static int add_quality(cJSON *object, const struct mkhct_written *m, size_t i)
 			       ? -1
 			       : 0;
 	return add_rounded(object, "relative_squared_error", mkhct_result_error(r)) == 0 &&
-			       add_rounded(object, "cosine", mkhct_result_cosine(r)) == 0 &&
+			       add_cosine(object, mkhct_result_cosine(r)) == 0 &&
 			       add_tile(object, &r->plan) == 0 &&
 			       cJSON_AddNumberToObject(object, "layers", r->plan.layers)
 		       ? 0
 		       : -1;
 }
 
-static char *tensor_text(const struct mkhct_report *r, const struct mkhct_written *m, size_t i)
+/* The reader of m is not asked. */
+static char *line_text(const struct mkhct_report *r, const struct mkhct_written *m, size_t i,
+		       const struct hct_tensor *t, struct hct_coding coding)
 {
-	const struct hct_tensor *t = &hct_reader_safetensors(m->reader)->tensors[i];
 	cJSON *object = cJSON_CreateObject();
-	struct hct_coding coding;
 	char *text = NULL;
 
-	hct_reader_coding(m->reader, i, &coding);
 	if (object && cJSON_AddStringToObject(object, "name", t->name) &&
 	    cJSON_AddStringToObject(object, "dtype", t->dtype_name) && add_shape(object, t) == 0 &&
 	    cJSON_AddStringToObject(object, "codec", coding.codec) &&
@@ -151,6 +166,14 @@ static char *tensor_text(const struct mkhct_report *r, const struct mkhct_writte
 		text = cJSON_PrintUnformatted(object);
 	cJSON_Delete(object);
 	return text;
+}
+
+static char *tensor_text(const struct mkhct_report *r, const struct mkhct_written *m, size_t i)
+{
+	struct hct_coding coding;
+
+	hct_reader_coding(m->reader, i, &coding);
+	return line_text(r, m, i, &hct_reader_safetensors(m->reader)->tensors[i], coding);
 }
 
 /* Adds the list of tensors as text, a line for each: as cJSON objects the tensors of a
@@ -202,6 +225,7 @@ static int add_model(struct mkhct_report *r, cJSON *object, const struct mkhct_w
 		hct_reader_coding(m->reader, i, &coding);
 		mkhct_tally_add(is_lossy(m, i) ? &r->lossy : &r->exact, &st->tensors[i],
 				coding.stored_bytes, &m->results[i]);
+		mkhct_excuses_add(&r->excuses, st->tensors[i].name, &m->results[i]);
 	}
 	return add_tensors(r, object, m);
 }
@@ -270,9 +294,34 @@ static int add_worst(cJSON *object, const struct mkhct_tally *t)
 	cJSON *worst = cJSON_AddObjectToObject(object, "worst");
 
 	return worst && cJSON_AddStringToObject(worst, "tensor", t->worst_name) &&
-			       add_rounded(worst, "cosine", t->worst) == 0
+			       add_rounded(worst, "relative_squared_error", t->worst_error) == 0 &&
+			       add_cosine(worst, t->worst) == 0
 		       ? 0
 		       : -1;
+}
+
+/* Why tensors are lossless that were not meant to be. */
+static int add_excuses(cJSON *object, const struct mkhct_excuses *e)
+{
+	cJSON *list = e->count ? cJSON_AddArrayToObject(object, "because") : NULL;
+
+	for (unsigned i = 0; i < e->count; i++) {
+		const struct mkhct_excuse *x = &e->list[i];
+		cJSON *item = cJSON_CreateObject(), *names;
+
+		if (!list || !cJSON_AddItemToArray(list, item)) {
+			cJSON_Delete(item);
+			return -1;
+		}
+		if (!cJSON_AddStringToObject(item, "reason", x->why) ||
+		    mkhct_json_add_u64(item, "tensors", x->tensors) != 0)
+			return -1;
+		names = cJSON_AddArrayToObject(item, "first");
+		for (unsigned n = 0; n < MKHCT_EXCUSE_NAMES && n < x->tensors; n++)
+			if (!cJSON_AddItemToArray(names, cJSON_CreateString(x->names[n])))
+				return -1;
+	}
+	return 0;
 }
 
 static int add_lossy_totals(const struct mkhct_report *r, cJSON *root)
@@ -286,13 +335,12 @@ static int add_lossy_totals(const struct mkhct_report *r, cJSON *root)
 	    add_rounded(root, "bf16_ratio", ratio_of(whole.bf16_bytes, whole.stored_bytes)) != 0 ||
 	    mkhct_json_add_u64(root, "verified_tensors", whole.verified) != 0 ||
 	    add_sums(root, "lossless", &r->exact, &part) != 0 ||
-	    add_sums(root, "lossy", &r->lossy, &part) != 0)
+	    add_excuses(part, &r->excuses) != 0 || add_sums(root, "lossy", &r->lossy, &part) != 0)
 		return -1;
 	if (!r->lossy.tensors)
 		return 0;
 	return add_rounded(part, "relative_squared_error", mkhct_tally_error(&r->lossy)) == 0 &&
-			       add_rounded(part, "cosine", cosine) == 0 &&
-			       add_worst(part, &r->lossy) == 0 &&
+			       add_cosine(part, cosine) == 0 && add_worst(part, &r->lossy) == 0 &&
 			       cJSON_AddStringToObject(part, "grade",
 						       hct_metrics_grade_of_cosine(cosine))
 		       ? 0
@@ -384,22 +432,41 @@ static void print_part(const struct mkhct_report *r, FILE *stream, const char *w
 	print_row(r, stream, what, &s, mkhct_tally_bits(t), "");
 }
 
+static void print_excuses(const struct mkhct_excuses *e, FILE *stream)
+{
+	for (unsigned i = 0; i < e->count; i++)
+		fprintf(stream, "exact     %" PRIu64 " %s: %s%s%s\n", e->list[i].tensors,
+			e->list[i].tensors == 1 ? "tensor stays lossless" : "tensors stay lossless",
+			e->list[i].why, e->list[i].tensors == 1 ? ": " : "; the first is ",
+			e->list[i].names[0]);
+}
+
+static void print_size(const struct mkhct_tally *whole, FILE *stream)
+{
+	double ratio = ratio_of(whole->bf16_bytes, whole->stored_bytes);
+
+	fprintf(stream, "size      %.3f times %s than the same models in BF16\n",
+		ratio >= 1 ? ratio : 1 / ratio, ratio >= 1 ? "smaller" : "larger");
+}
+
 /* Below the table of a lossy bundle. */
 static void print_quality(const struct mkhct_report *r, FILE *stream)
 {
 	struct mkhct_tally whole = whole_of(r);
 	double cosine = mkhct_tally_cosine(&r->lossy);
+	char text[MKHCT_COSINE_TEXT];
 
 	fputc('\n', stream);
 	if (r->lossy.tensors) {
-		fprintf(stream, "quality   %s: the mean cosine to the source is %.5f\n",
-			hct_metrics_grade_of_cosine(cosine), cosine);
-		fprintf(stream, "worst     %.5f: %s\n", r->lossy.worst, r->lossy.worst_name);
+		fprintf(stream, "quality   %s: the mean cosine to the source is %s\n",
+			hct_metrics_grade_of_cosine(cosine), mkhct_cosine_text(cosine, 5, text));
+		fprintf(stream, "worst     %s: %s\n", mkhct_cosine_text(r->lossy.worst, 5, text),
+			r->lossy.worst_name);
 	} else {
 		fputs("quality   nothing was lost\n", stream);
 	}
-	fprintf(stream, "size      %.3f times smaller than the same models in BF16\n",
-		ratio_of(whole.bf16_bytes, whole.stored_bytes));
+	print_excuses(&r->excuses, stream);
+	print_size(&whole, stream);
 	if (whole.verified)
 		fprintf(stream,
 			"verified  %" PRIu64 " of %" PRIu64
@@ -432,20 +499,69 @@ void mkhct_report_print_table(const struct mkhct_report *r, double seconds, FILE
 		print_quality(r, stream);
 }
 
+/* The line of a tensor of which nothing may be measured yet: figures as long as they will be. */
+static size_t foresee_line(const struct mkhct_report *r, const struct mkhct_model_goals *m,
+			   size_t i, const struct hct_tensor *t, struct mkhct_result *results)
+{
+	const struct mkhct_written written = {.goals = m, .results = results};
+	struct hct_coding coding = {.codec = "split", .stored_bytes = hct_tensor_bytes(t) / 2};
+	size_t length = TENSOR_LINE;
+	char *text;
+
+	if (m->forecasts) {
+		const struct mkhct_forecast *f = &m->forecasts[i];
+
+		results[i] = f->result;
+		coding.codec = f->result.plan.codec;
+		coding.stored_bytes = (uint64_t)(f->extent_bytes + f->table_bytes);
+	} else if (m->decisions[i].target.kind != MKHCT_TARGET_LOSSLESS) {
+		results[i] =
+			(struct mkhct_result){.energy = 1, .decoded_energy = 1, .error = .01234567};
+		results[i].plan.layers = results[i].plan.tile_rows = 1;
+		results[i].plan.tile_columns = 1;
+		coding.codec = "tcq";
+		coding.stored_bytes = hct_tensor_bytes(t) / 8;
+		if (!(m->goals[i].relative_squared_error > 0))
+			length += strlen(",\"target_error\":0.01234567");
+	}
+	text = line_text(r, &written, i, t, coding);
+	length += text ? strlen(text) : 0;
+	cJSON_free(text);
+	return length;
+}
+
+static size_t foresee_model(const struct mkhct_report *r, const struct mkhct_model_goals *m)
+{
+	struct mkhct_result *results = calloc(m->count + 1, sizeof(*results));
+	size_t length = MODEL_LINES + strlen(m->entry->name);
+	struct mkhct_model model;
+
+	if (results && mkhct_model_open(m->entry, &model, NULL) == HCT_OK) {
+		for (size_t i = 0; i < m->count && i < model.st.count; i++)
+			length += foresee_line(r, m, i, &model.st.tensors[i], results);
+		mkhct_model_close(&model);
+	}
+	free(results);
+	return length;
+}
+
 double mkhct_report_forecast(const struct mkhct_source *source, const struct mkhct_goals *goals,
 			     const char *options)
 {
-	double bytes = 1700 + 1.5 * (double)strlen(options);
+	struct mkhct_report *r = NULL;
+	hct_error err = mkhct_report_create(source, options, 0, &r, NULL);
+	char *text = NULL;
+	double bytes = TOTAL_DIGITS;
 
-	for (size_t i = 0; i < source->count; i++)
-		bytes += 150 + (double)strlen(source->entries[i].name);
-	/* Digits, and the words that stand in every tensor's line. */
-	for (size_t i = 0; i < goals->count; i++) {
-		bytes += 100 + (double)goals->models[i].name_bytes;
-		for (size_t t = 0; t < goals->models[i].count; t++)
-			bytes += goals->models[i].decisions[t].target.kind == MKHCT_TARGET_LOSSLESS
-					 ? 145
-					 : 270;
-	}
+	for (size_t i = 0; !err && i < source->count; i++)
+		if (source->entries[i].kind != MKHCT_MODEL)
+			err = mkhct_report_add(r, &source->entries[i], NULL, 0, NULL);
+	for (size_t i = 0; !err && i < goals->count; i++)
+		bytes += (double)foresee_model(r, &goals->models[i]);
+	if (!err)
+		text = mkhct_report_full(r, 1.234);
+	bytes += text ? (double)strlen(text) : 0;
+	cJSON_free(text);
+	mkhct_report_free(r);
 	return bytes;
 }

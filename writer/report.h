@@ -34,7 +34,9 @@ hct_error mkhct_report_add(struct mkhct_report *r, const struct mkhct_entry *ent
 			   const struct mkhct_written *model, uint64_t checksum,
 			   struct hct_diag *diag);
 
-/* Bytes that the report of the bundle is going to have, about. */
+/* Bytes that the report of the bundle is going to have, within some 10 a tensor; better where goals
+ * have forecasts.  What else a bundle has besides models and carried files would be added here:
+ * --size counts just this. */
 double mkhct_report_forecast(const struct mkhct_source *source, const struct mkhct_goals *goals,
 			     const char *options);
 

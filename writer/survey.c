@@ -1,21 +1,22 @@
 #include "survey.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <zstd.h>
 
 #include "codec/dct.h"
-#include "codec/format.h"
+#include "codec/hct.h"
 #include "codec/plan.h"
 #include "writer/interrupt.h"
+#include "writer/names.h"
 #include "writer/plan.h"
 #include "writer/spectrum.h"
 
-#define ZSTD_LEVEL   12 /* as in the appender */
-#define IN_FLIGHT    64 /* jobs that are given to the pool at a time */
-#define TENSOR_BYTES 20 /* of the record of a tensor, as zstd leaves it */
+#define ZSTD_LEVEL 12 /* as in the appender */
+#define IN_FLIGHT  64 /* jobs that are given to the pool at a time */
 
 struct survey;
 
@@ -29,6 +30,7 @@ struct survey {
 	const struct mkhct_model *model;
 	const struct hct_goal *goals;
 	struct mkhct_forecast *out;
+	uint8_t **params;                  /* the tables of each tensor, or NULL */
 	struct mkhct_model_goals *spectra; /* or NULL: this is about forecasts */
 	hct_dct *dct;
 	pthread_mutex_t lock;
@@ -70,6 +72,52 @@ static size_t packed_length(const void *data, size_t n)
 	return length;
 }
 
+/* Keeps the tables of a tensor, until those of all can be compressed together. */
+static hct_error keep_tables(const struct work *w, struct mkhct_forecast *f)
+{
+	const hct_plan *p = w->plan;
+	uint8_t *copy;
+
+	f->record = (struct hct_tensor_record){.codec = p->params_length ? p->codec : 0,
+					       .layers = (uint8_t)p->layers,
+					       .chunk_bytes = p->chunk_bytes,
+					       .chunk_count = p->chunk_count,
+					       .params_length = p->params_length};
+	if (!p->params_length)
+		return HCT_OK;
+	copy = w->q->survey->params[w->q->tensor] = malloc(p->params_length);
+	if (!copy)
+		return hct_fail(w->diag, HCT_ERR_NOMEM, "%s: out of memory", p->tensor->name);
+	memcpy(copy, p->params, p->params_length);
+	return HCT_OK;
+}
+
+/* Gives each tensor its share of what zstd leaves of all tables. */
+static hct_error share_tables(const struct survey *s, struct hct_diag *diag)
+{
+	size_t count = s->model->st.count, length = 0, at = 0;
+	uint8_t *all;
+	double share;
+
+	for (size_t i = 0; i < count; i++)
+		length += s->params[i] ? s->out[i].record.params_length : 0;
+	all = malloc(length + 1);
+	if (!all)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", s->model->entry->path);
+	for (size_t i = 0; i < count; i++) {
+		if (!s->params[i])
+			continue;
+		memcpy(all + at, s->params[i], s->out[i].record.params_length);
+		at += s->out[i].record.params_length;
+	}
+	share = length ? (double)packed_length(all, length) / (double)length : 0;
+	free(all);
+	for (size_t i = 0; i < count; i++)
+		if (s->params[i])
+			s->out[i].table_bytes = share * s->out[i].record.params_length;
+	return HCT_OK;
+}
+
 /* Plans a tensor and codes chunks of it. */
 static hct_error forecast(void *arg)
 {
@@ -89,7 +137,9 @@ static hct_error forecast(void *arg)
 	if (err)
 		return err;
 	hct_plan_describe(w->plan, &f->result.plan);
-	f->table_bytes = packed_length(w->plan->params, w->plan->params_length);
+	err = keep_tables(w, f);
+	if (err)
+		return err;
 	chunks = hct_plan_chunk_count(w->plan);
 	taken = chunks < MKHCT_SURVEY_CHUNKS ? chunks : MKHCT_SURVEY_CHUNKS;
 	for (uint64_t i = 0; i < taken; i++) {
@@ -130,7 +180,8 @@ static hct_error measure_spectrum(void *arg)
 static void take_spectrum(const struct work *w)
 {
 	struct mkhct_model_goals *g = w->q->survey->spectra;
-	struct mkhct_target *target = &g->decisions[w->q->tensor].target;
+	struct mkhct_decision *decision = &g->decisions[w->q->tensor];
+	struct mkhct_target *target = &decision->target;
 	double quality = target->quality;
 	double retention = mkhct_spectrum_retention(w->spectrum, quality);
 
@@ -138,6 +189,8 @@ static void take_spectrum(const struct work *w)
 	*target = retention < 1 ? mkhct_spectrum_target(w->spectrum, quality)
 				: mkhct_target_error(1 - quality);
 	target->quality = quality;
+	snprintf(decision->reason, sizeof(decision->reason), "adaptive: %.3g keeps %.6g of energy",
+		 retention, quality);
 	g->goals[w->q->tensor].relative_squared_error = target->error;
 	g->goals[w->q->tensor].retention = target->retention;
 }
@@ -224,8 +277,18 @@ hct_error mkhct_survey(struct mkhct_compressor *c, const struct mkhct_model *mod
 		       struct hct_diag *diag)
 {
 	struct survey s = {.c = c, .model = model, .goals = goals, .out = out};
+	hct_error err;
 
-	return ask(&s, wanted, tick, tick_arg, diag);
+	s.params = calloc(model->st.count + 1, sizeof(*s.params));
+	if (!s.params)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", model->entry->path);
+	err = ask(&s, wanted, tick, tick_arg, diag);
+	if (!err)
+		err = share_tables(&s, diag);
+	for (size_t i = 0; i < model->st.count; i++)
+		free(s.params[i]);
+	free(s.params);
+	return err;
 }
 
 hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_model *model,
@@ -250,19 +313,61 @@ hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_mo
 	return err;
 }
 
+/* What zstd leaves of the records of all tensors. */
+static size_t records_length(const struct mkhct_model *model,
+			     const struct mkhct_forecast *forecasts)
+{
+	size_t count = model->st.count, length = count * HCT_TENSOR_BYTES;
+	uint8_t *raw = malloc(length + 1);
+	uint64_t extents = 0, params = 0;
+
+	if (!raw)
+		return length;
+	for (size_t i = 0; i < count; i++) {
+		const struct mkhct_forecast *f = &forecasts[i];
+		struct hct_tensor_record r = f->record;
+
+		r.first_extent = extents;
+		r.params_offset = params;
+		r.relative_squared_error = mkhct_result_error(&f->result);
+		hct_tensor_record_pack(&r, raw + i * HCT_TENSOR_BYTES);
+		extents += f->extents;
+		params += r.params_length;
+	}
+	length = packed_length(raw, length);
+	free(raw);
+	return length;
+}
+
+/* Of what mkhct_compress says of itself; escapes in names aside. */
+static size_t provenance_length(const struct mkhct_model *model, const char *options)
+{
+	const char *name = mkhct_name_base(model->entry->name);
+	size_t length = strlen(options) + strlen(name) + 60;
+	char *text;
+	int n = asprintf(&text,
+			 "{\"tool\":\"mkhct\",\"version\":\"%s\",\"options\":%s,"
+			 "\"source_name\":\"%s\"}",
+			 HCT_VERSION, options, name);
+
+	if (n < 0)
+		return length;
+	length = packed_length(text, (size_t)n);
+	free(text);
+	return length;
+}
+
 double mkhct_survey_file_bytes(const struct mkhct_model *model,
 			       const struct mkhct_forecast *forecasts, const char *options)
 {
 	double bytes = HCT_SUPERBLOCK_BYTES + HCT_TRAILER_BYTES + HCT_INDEX_HEADER_BYTES +
-		       6. * HCT_SECTION_BYTES + HCT_SOURCE_BYTES + 100 +
-		       .8 * (double)strlen(options);
+		       (HCT_SECTION_COUNT - 1.) * HCT_SECTION_BYTES + HCT_SOURCE_BYTES;
 
 	bytes += (double)packed_length(model->st.header, model->st.header_len);
-	for (size_t i = 0; i < model->st.count; i++) {
-		const struct mkhct_forecast *f = &forecasts[i];
-
-		bytes += f->extent_bytes + (double)f->extents * HCT_EXTENT_BYTES + TENSOR_BYTES +
-			 (double)f->table_bytes;
-	}
+	bytes += (double)records_length(model, forecasts);
+	bytes += (double)provenance_length(model, options);
+	for (size_t i = 0; i < model->st.count; i++)
+		bytes += forecasts[i].extent_bytes +
+			 (double)forecasts[i].extents * HCT_EXTENT_BYTES + forecasts[i].table_bytes;
 	return bytes;
 }

@@ -8,6 +8,7 @@
 
 #include "codec/encoder.h"
 #include "codec/error.h"
+#include "codec/format.h"
 #include "writer/carry.h"
 #include "writer/compress.h"
 #include "writer/goals.h"
@@ -20,8 +21,10 @@ struct mkhct_forecast {
 	struct mkhct_result result;
 	double extent_bytes;
 	uint64_t extents;
-	size_t table_bytes; /* compressed by themselves; with those of other tensors they take less
-			     */
+	/* Its record in the index, but for the places, which depend on other tensors. */
+	struct hct_tensor_record record;
+	double table_bytes; /* its share, by length, of all tables of that survey, which the file
+			     * compresses together */
 	int lossy;          /* 0: it came out lossless */
 	int exact;          /* every chunk was coded */
 };
@@ -40,7 +43,8 @@ hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_mo
 			       struct hct_diag *diag);
 
 /* Bytes of the .hct file that holds tensors with these forecasts; options is what will be in its
- * provenance.  Within some 20 bytes a tensor. */
+ * provenance.  Within some 100 bytes where every forecast is exact: tensors that were measured
+ * in different surveys may share tables. */
 double mkhct_survey_file_bytes(const struct mkhct_model *model,
 			       const struct mkhct_forecast *forecasts, const char *options);
 

@@ -1,9 +1,11 @@
 """mkhct with loss: budgets of bits and bytes."""
 
+import json
 import re
 
+import numpy as np
 import pytest
-from helpers import EXIT_USAGE, MKHCT, run, sha256
+from helpers import EXIT_USAGE, MKHCT, make_safetensors, random_tensor, run, sha256
 from losses import lossy, measure, report_of
 
 
@@ -25,6 +27,52 @@ def test_size_lands_within_one_percent(uneven, tmp_path, size):
     wanted = int(size[:-1]) << 10 if size.endswith("K") else int(size)
     found = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     assert found == pytest.approx(wanted, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory):
+    """47 tensors of 260 K weights: what is not weights counts.  Do not change it."""
+    folder = tmp_path_factory.mktemp("stories") / "stories"
+    folder.mkdir()
+    rng = np.random.default_rng(15)
+    shapes = {"model.embed_tokens.weight": (512, 64), "model.norm.weight": (64,)}
+    for i in range(5):
+        at = f"model.layers.{i}."
+        shapes |= {f"{at}self_attn.{n}_proj.weight": (64 if n in "qo" else 32, 64) for n in "qkvo"}
+        shapes |= {f"{at}mlp.{n}_proj.weight": (172, 64) for n in ("gate", "up")}
+        shapes |= {f"{at}mlp.down_proj.weight": (64, 172), f"{at}input_layernorm.weight": (64,),
+                   f"{at}post_attention_layernorm.weight": (64,)}  # fmt: skip
+    make_safetensors(folder / "model.safetensors",
+                     {name: random_tensor(rng, "F32", shape) for name, shape in shapes.items()})  # fmt: skip
+    (folder / "config.json").write_text('{"num_hidden_layers": 5}')
+    (folder / "tokenizer.json").write_text("{}" * 3000)
+    return folder
+
+
+@pytest.mark.parametrize("bits", [3, 4, 5, 6])
+def test_bpw_of_a_small_model(stories, tmp_path, bits):
+    out = lossy(stories, tmp_path / "out", "--bpw", bits)
+    report, _ = report_of(out)
+    assert report["bits_per_weight"] == pytest.approx(bits, rel=0.005)
+
+
+@pytest.mark.parametrize("size", ["150K", "200K", "250K", "0.3M", "400k"])
+def test_size_of_a_small_model(stories, tmp_path, size):
+    out = lossy(stories, tmp_path / "out", "--size", size)
+    wanted = float(size[:-1]) * (1 << 20 if size.endswith("M") else 1 << 10)
+    found = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    assert found == pytest.approx(wanted, rel=0.005)
+
+
+@pytest.mark.parametrize("options", [[], ["--bpw", "4"], ["--lossless"]])
+def test_forecast_of_a_small_model(stories, tmp_path, options):
+    """Within .1% of the file, or 100 bytes: the tables of all tensors are compressed as one."""
+    forecast = json.loads(run(MKHCT, "--dry-run", "--json", *options, stories).stdout)
+    report, tensors = report_of(lossy(stories, tmp_path / "out", *options))
+    assert forecast["stored_bytes"] == pytest.approx(report["stored_bytes"], rel=0.001, abs=100)
+    for t in forecast["files"][0]["tensor_list"]:
+        stored = t["bits_per_weight"] * np.prod(t["shape"]) / 8
+        assert stored == pytest.approx(tensors[t["name"]]["stored_bytes"], rel=0.005, abs=50)
 
 
 def test_budget_is_dealt_out_at_equal_gain(uneven, tmp_path):

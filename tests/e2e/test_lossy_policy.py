@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import make_safetensors, random_tensor, sha256, weights
+from helpers import MKHCT, make_safetensors, random_tensor, run, sha256, weights
 from losses import SLACK, llama_tensors, lossy, measure, report_of
 
 
@@ -112,6 +112,15 @@ def test_policy_adaptive_reaches_its_quality(tmp_path):
         for name, (error, _) in measure(source, out, tmp_path).items():
             assert error < SLACK * (1 - quality), name
     _, tensors = report_of(out)
+    # Which retention that is stands in the reason, and its D in the target.
+    for name, t in tensors.items():
+        found = re.fullmatch(r"adaptive: (0\.\d+) keeps 0\.99 of energy", t["reason"])
+        assert found, t["reason"]
+        kept = np.sort(np.abs(rng.standard_normal(1 << 16)))[::-1] ** 2
+        if name == "white":
+            retention = np.searchsorted(np.cumsum(kept), 0.99 * kept.sum()) / kept.size
+            assert float(found[1]) == pytest.approx(retention, abs=0.02)
+        assert t["target_error"] <= base_error(float(found[1])) * 1.02
     # White noise needs most of its coefficients for .99 of the energy, D(r) of those.
     assert tensors["white"]["target_error"] == pytest.approx(0.01, rel=0.05)
     again = lossy(source, tmp_path / "again", "--policy", "adaptive", "--target-quality", 0.99,
@@ -140,3 +149,35 @@ def test_lossless_with_one_tensor_that_is_not(llama, tmp_path):
     assert found.pop("lm_head.weight")[0] > 0.03
     assert set(found.values()) == {(0.0, 1.0)}
     assert report_of(out)[0]["options"]["mode"] == "lossy"
+
+
+@pytest.mark.parametrize("options, notes", [
+    (["--encoder", "int4", "--transform", "dct"], ["--transform dct: has no effect"]),
+    (["--encoder", "int4", "--retention", ".5"], ["--retention, .*: have no effect on the error"]),
+    (["--encoder", "int4", "--transform", "none"], []),
+    (["--encoder", "topk", "--retention", ".5"], []),
+    (["--lossless", "--layers", "2", "--encoder", "tcq", "--effort", "3"],
+     ["--effort: has no effect", "--encoder: has no effect", "--layers: has no effect"]),
+    (["--lossless", "--tensor", "lm_head.weight=.5", "--layers", "2"], []),
+    (["--tensor", "*=.5"], [r"--tensor \*: 9 of the tensors that it matches are lossless"]),
+    (["--tensor", "*.mlp.*=.5", "--keep", "*"], []),
+])  # fmt: skip
+def test_what_has_no_effect_gets_a_note(llama, options, notes):
+    lines = run(MKHCT, "--dry-run", *options, llama).stderr.splitlines()
+    found = [line for line in lines if "note:" in line]
+    assert len(found) == len(notes), found
+    for line, note in zip(found, notes):
+        assert re.match("mkhct: note: " + note, line)
+    assert "note" not in run(MKHCT, "-q", "--dry-run", *options, llama).stderr
+
+
+def test_odd_importance_files_get_notes(llama, tmp_path):
+    file = tmp_path / "i.json"
+    file.write_text('{"version": 1, "tensors": {}}')
+    done = run(MKHCT, "--dry-run", "--importance", file, llama)
+    assert f"mkhct: note: {file}: has no tensors; each goes by its role" in done.stderr
+    file.write_text('{"version": 1, "tensors": {\n"lm_head.weight": '
+                    '{"importance": 1, "sensitvity": "high"}, "other": {"importance": 1}}}')  # fmt: skip
+    done = run(MKHCT, "--dry-run", "--importance", file, llama)
+    assert f"note: {file}: line 2: lm_head.weight: sensitvity: has no effect" in done.stderr
+    assert f"note: {file}: 1 of its tensors is not in the model" in done.stderr

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import EXIT_SYSTEM, HCT, MKHCT, compress, run, tree_digests
+from helpers import EXIT_SYSTEM, HCT, MKHCT, compress, make_safetensors, run, tree_digests, weights
 from losses import lossy, measure, report_of
 
 # Dry run -----------------------------------------------------------------------------
@@ -69,8 +69,11 @@ def test_report_agrees_with_measurements(matrices, tmp_path):
     assert total["weights"] == sum(sizes[n] for n in lossy_names)
     mean = sum(sizes[n] * found[n][1] for n in lossy_names) / total["weights"]
     assert total["cosine"] == pytest.approx(mean, rel=1e-6)
-    worst = min(lossy_names, key=lambda n: found[n][1])
+    mean = sum(sizes[n] * found[n][0] for n in lossy_names) / total["weights"]
+    assert total["relative_squared_error"] == pytest.approx(mean, rel=1e-5)
+    worst = max(lossy_names, key=lambda n: found[n][0])
     assert total["worst"]["tensor"] == worst
+    assert total["worst"]["relative_squared_error"] == pytest.approx(found[worst][0], rel=1e-5)
     assert total["worst"]["cosine"] == pytest.approx(found[worst][1], rel=1e-6)
     assert total["grade"] == "Good"
     assert report["lossless"]["tensors"] == 1
@@ -135,3 +138,106 @@ def test_verbose_shows_bits_and_cosine(llama, tmp_path):
     line = r"^  lm_head\.weight  BF16  \[256,64\]  tcq  \d\.\d{3}  \d\.\d{3} bits  cosine 0\.99\d+$"
     assert re.search(line, done.stderr, re.M), done.stderr
     assert re.search(r"^  model\.norm\.weight  BF16  \[64\]  \w+  \d\.\d{3}$", done.stderr, re.M)
+
+
+# What cannot be lossy -----------------------------------------------------------------
+
+
+@pytest.fixture
+def unfit(tmp_path):
+    """Matrices that stay lossless whatever is asked for, and one that does not."""
+    folder = tmp_path / "unfit"
+    folder.mkdir()
+    rng = np.random.default_rng(16)
+    tensors = {f"bad.{i}.weight": weights(rng, 64 * 64).reshape(64, 64) for i in range(4)}
+    for i, value in enumerate((np.nan, np.inf, -np.inf, np.nan)):
+        tensors[f"bad.{i}.weight"][3, i] = value
+    tensors["empty.weight"] = np.zeros((64, 64), np.float32)
+    tensors["good.weight"] = weights(rng, 256 * 256).reshape(256, 256)
+    # Its energy is that of all others a million times over, and it is hardly wrong.
+    tensors["huge.weight"] = 1e6 * np.cumsum(np.cumsum(weights(rng, 4096).reshape(64, 64), 0), 1)
+    make_safetensors(folder / "model.safetensors",
+                     {n: ("F32", a.shape, a.astype("<f4").tobytes()) for n, a in tensors.items()})  # fmt: skip
+    return folder
+
+
+def test_table_says_what_stays_lossless(unfit, tmp_path):
+    done = run(MKHCT, "-v", unfit, tmp_path / "out")
+    exact = [line for line in done.stdout.splitlines() if line.startswith("exact ")]
+    assert exact == [
+        "exact     4 tensors stay lossless: it has NaN or infinity; the first is bad.0.weight",
+        "exact     1 tensor stays lossless: it is zero: empty.weight",
+    ]
+    for name, why in (("bad.2", "it has NaN or infinity"), ("empty", "it is zero")):
+        line = rf"^  {name}\.weight  F32  \[64,64\]  \w+  \d+\.\d+  lossless: {why}$"
+        assert re.search(line, done.stderr, re.M), done.stderr
+    report = json.loads(run(MKHCT, "--json", unfit, tmp_path / "json").stdout)
+    assert report["lossless"]["because"] == [
+        {"reason": "it has NaN or infinity", "tensors": 4,
+         "first": [f"bad.{i}.weight" for i in range(3)]},
+        {"reason": "it is zero", "tensors": 1, "first": ["empty.weight"]},
+    ]  # fmt: skip
+
+
+def test_nothing_stays_lossless_for_a_reason(llama, tmp_path):
+    done = run(MKHCT, "-v", llama, tmp_path / "out")
+    assert "\nexact" not in done.stdout and "lossless:" not in done.stderr
+    assert "because" not in report_of(tmp_path / "out")[0]["lossless"]
+    done = run(MKHCT, "-v", "--lossless", llama, tmp_path / "lossless")
+    assert "\nexact" not in done.stdout and "lossless:" not in done.stderr
+
+
+def test_no_tensor_counts_for_its_scale(unfit, tmp_path):
+    out = lossy(unfit, tmp_path / "out", "--tensor", "huge.weight=snr:60")
+    report, tensors = report_of(out)
+    errors = [tensors[n]["relative_squared_error"] for n in ("good.weight", "huge.weight")]
+    mean = (errors[0] * 256 * 256 + errors[1] * 64 * 64) / (256 * 256 + 64 * 64)
+    assert report["lossy"]["relative_squared_error"] == pytest.approx(mean, rel=1e-5)
+    assert mean > 0.01 and report["lossy"]["worst"]["tensor"] == "good.weight"
+
+
+# Figures -------------------------------------------------------------------------------
+
+
+def test_no_cosine_is_printed_as_1(matrices, tmp_path):
+    done = run(MKHCT, "-v", "--retention", ".99", matrices, tmp_path / "out")
+    report, tensors = report_of(tmp_path / "out")
+    total = report["lossy"]
+    lacks = total["relative_squared_error"] / 2  # 1 - cosine
+    for pattern in (r"^quality   Excellent: the mean cosine to the source is (\S+)$",
+                    r"^worst     (\S+): layers\."):  # fmt: skip
+        text = re.search(pattern, done.stdout, re.M)[1]
+        assert 1 - float(text) == pytest.approx(lacks, rel=0.5), done.stdout
+    assert 1 - total["cosine"] == pytest.approx(lacks, rel=0.1)
+    assert all(t["cosine"] < 1 for t in tensors.values() if "cosine" in t)
+    for text in re.findall(r"cosine (\S+)$", done.stderr, re.M):
+        assert 1 - float(text) == pytest.approx(lacks, rel=0.5)
+    dry = run(MKHCT, "--dry-run", "--retention", ".99", matrices).stdout.splitlines()
+    cosines = [float(line.split()[5]) for line in dry if " loss " in line]
+    assert cosines and all(1 - c == pytest.approx(lacks, rel=0.5) for c in cosines)
+
+
+def test_what_is_larger_than_bf16_is_not_called_smaller(matrices, tmp_path):
+    text = run(MKHCT, "--retention", "1", matrices, tmp_path / "out").stdout
+    report, _ = report_of(tmp_path / "out")
+    assert report["bf16_ratio"] < 1
+    ratio = 1 / report["bf16_ratio"]
+    assert f"size      {ratio:.3f} times larger than the same models in BF16\n" in text
+
+
+@pytest.mark.parametrize("options", [
+    ["--policy", "adaptive"], ["--policy", "importance"], ["--retention", ".99"],
+    ["--tensor", "model.layers.0.self_attn.*_proj.weight*=.9"],
+])  # fmt: skip
+def test_columns_of_a_dry_run_are_straight(llama, options):
+    text = run(MKHCT, "--dry-run", *options, llama).stdout
+    lines = text.split("\n\n")[0].splitlines()
+    column = lines[0].index("tensor")
+    assert lines[0][column:] == "tensor"
+    for line in lines[1:]:
+        assert line[column - 1] == " " and re.fullmatch(r"(model|lm_head)\.\S+", line[column:]), text
+    if options[0] == "--tensor":
+        # A pattern that is too long is cut in the table, and whole in JSON.
+        assert "--tensor model.layers.0.self_attn.*_pr..  model.layers.0" in text
+        whole = run(MKHCT, "--dry-run", "--json", *options, llama).stdout
+        assert '"--tensor model.layers.0.self_attn.*_proj.weight*"' in whole

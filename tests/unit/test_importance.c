@@ -98,11 +98,33 @@ static void test_empty_list(void **state)
 {
 	static const char text[] = "{\"version\":1,\"tensors\":{}}";
 	struct mkhct_importances *f;
+	struct hct_diag line;
 
 	(void)state;
 	assert_int_equal(mkhct_importances_parse("i", text, strlen(text), &f, NULL), HCT_OK);
 	assert_int_equal(mkhct_importances_count(f), 0);
 	assert_false(mkhct_importances_find(f, "a", NULL, NULL));
+	assert_true(mkhct_importances_note(f, 0, &line));
+	assert_string_equal(line.text,
+			    "i: has no tensors; each goes by its role, as without a file");
+	assert_false(mkhct_importances_note(f, 1, &line));
+	mkhct_importances_free(f);
+}
+
+static void test_unknown_members(void **state)
+{
+	static const char text[] = "{\"version\":1,\"extra\":1,\"tensors\":{\n"
+				   "\"a\":{\"importance\":1},\n\"b\":{\"importance\":1,\n"
+				   "\"sensitvity\":\"high\",\"x\":0}}}";
+	struct mkhct_importances *f;
+	struct hct_diag line;
+
+	(void)state;
+	assert_int_equal(mkhct_importances_parse("i", text, strlen(text), &f, NULL), HCT_OK);
+	assert_true(mkhct_importances_note(f, 0, &line));
+	assert_string_equal(line.text, "i: line 4: b: sensitvity: has no effect, only importance "
+				       "and sensitivity have (2 such members)");
+	assert_false(mkhct_importances_note(f, 1, &line));
 	mkhct_importances_free(f);
 }
 
@@ -120,8 +142,8 @@ static void test_malformed(void **state)
 		{"{\"version\": 1,\n\"tensors\": {}}\n\n}", "i.json: line 4: is no JSON"},
 		{"{\"version\": 1,\n\"tensors\": {}", "i.json: line 2: is no JSON"},
 		{"\n[1]", "i.json: line 2: is no JSON object"},
-		{"{\n\"tensors\": {}}", "i.json: line 1: version: is missing"},
-		{"{\"version\":\n1}", "i.json: line 1: tensors: is missing"},
+		{"{\n\"tensors\": {}}", "i.json: line 1: version is missing"},
+		{"{\"version\":\n1}", "i.json: line 1: tensors is missing"},
 		{"{\"tensors\": {},\n\"version\":\n2}", "i.json: line 3: the version is not 1"},
 		{"{\"tensors\": {},\n\"version\": \"1\"}", "i.json: line 2: the version is not 1"},
 		{"{\"tensors\": {},\n\n\"source\": 1, \"version\": 1}",
@@ -181,7 +203,7 @@ static void test_hostile(void **state)
 	(void)state;
 	assert_refused(nul, sizeof(nul) - 1, HCT_ERR_ARGUMENT, "line 2: a NUL is no JSON");
 	memset(text, '[', n);
-	assert_refused(text, n, HCT_ERR_LIMIT, "more than 2000000 values");
+	assert_refused(text, n, HCT_ERR_ARGUMENT, "more than 2000000 values; leave out");
 	assert_refused(text, 100000, HCT_ERR_ARGUMENT, "line 1: is no JSON");
 	memset(text, '"', n);
 	assert_refused(text, n, HCT_ERR_ARGUMENT, "line 1: is no JSON");
@@ -248,7 +270,8 @@ static void test_reading(void **state)
 	assert_int_equal(mkhct_importances_count(f), 1);
 	mkhct_importances_free(f);
 	assert_int_equal(truncate(path, (off_t)MKHCT_IMPORTANCE_MAX_BYTES + 1), 0);
-	assert_int_equal(mkhct_importances_read(path, &f, &diag), HCT_ERR_LIMIT);
+	assert_int_equal(mkhct_importances_read(path, &f, &diag), HCT_ERR_ARGUMENT);
+	assert_non_null(strstr(diag.text, "is larger than 64 MiB; leave out"));
 	unlink(path);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	assert_int_equal(mkhct_importances_read(path, &f, &diag), HCT_ERR_ARGUMENT);
@@ -264,7 +287,7 @@ int main(void)
 		cmocka_unit_test(test_file),         cmocka_unit_test(test_empty_list),
 		cmocka_unit_test(test_malformed),    cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_cut_anywhere), cmocka_unit_test(test_changed_anywhere),
-		cmocka_unit_test(test_reading),
+		cmocka_unit_test(test_reading),      cmocka_unit_test(test_unknown_members),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -471,8 +471,11 @@ static void test_overrides(void **state)
 	assert_reason(p, "model.layers.3.self_attn.q_proj.bias", "--keep *.bias");
 	assert_retention(p, "model.layers.4.mystery", .6);
 	assert_true(mkhct_policy_note(p, 0, &line));
+	assert_non_null(strstr(line.text, "--tensor *.layers.3.*: 2 of the tensors that it matches "
+					  "are lossless in every policy"));
+	assert_true(mkhct_policy_note(p, 1, &line));
 	assert_non_null(strstr(line.text, "--tensor smal[l]: matches only tensors that are "));
-	assert_false(mkhct_policy_note(p, 1, &line));
+	assert_false(mkhct_policy_note(p, 2, &line));
 	mkhct_policy_free(p);
 }
 
