@@ -4,6 +4,7 @@
 
 #include "bits.h"
 #include "bytes.h"
+#include "classmap.h"
 #include "codec.h"
 #include "gaps.h"
 #include "join.h"
@@ -126,23 +127,9 @@ static hct_error corrupt(const struct job *j, const char *why)
 	return HCT_ERR_CORRUPT;
 }
 
-/* Spreads a class map of bits to bytes. */
-static hct_error unpack_map(const struct job *j, const uint8_t *bits, size_t groups, uint8_t *map)
+static size_t map_bytes_of(const struct tables *x, size_t groups)
 {
-	const struct hct_split_tables *t = &j->tables->t;
-	size_t runs = (groups + ((size_t)1 << t->run_log2) - 1) >> t->run_log2;
-	unsigned width = hct_class_bits(t->class_count), top = 0;
-
-	for (size_t r = 0; r < runs; r++) {
-		size_t at = r * width;
-		unsigned v = 0;
-
-		if (width)
-			v = (bits[at / 8] | bits[(at + width - 1) / 8] << 8) >> at % 8;
-		map[r] = (uint8_t)(v & ((1u << width) - 1));
-		top = map[r] > top ? map[r] : top;
-	}
-	return top < t->class_count ? HCT_OK : corrupt(j, "a class that its tensor does not have");
+	return hct_class_map_bytes(x->t.class_count, x->t.run_log2, groups);
 }
 
 /* The parts of the payload that belong to one segment; *at runs on. */
@@ -158,7 +145,7 @@ static hct_error open_segment(const struct job *j, size_t i, size_t *at, size_t 
 	if (s->elements > j->segment_elements)
 		s->elements = j->segment_elements;
 	s->groups = (s->elements + HCT_GROUP - 1) / HCT_GROUP;
-	map_bytes = hct_class_map_bytes(&j->tables->t, s->groups);
+	map_bytes = map_bytes_of(j->tables, s->groups);
 	field_bytes = s->groups * 8 * j->layout->field_bits;
 	if (HCT_SPLIT_STATE_BYTES + map_bytes + a + b + x + field_bytes > left)
 		return corrupt(j, "a segment that does not fit its payload");
@@ -180,7 +167,7 @@ static hct_error open_segment(const struct job *j, size_t i, size_t *at, size_t 
 static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
 {
 	const struct tables *x = j->tables;
-	const uint8_t *map = s->rans.sub[0].p - hct_class_map_bytes(&x->t, s->groups);
+	const uint8_t *map = s->rans.sub[0].p - map_bytes_of(x, s->groups);
 
 	for (unsigned sub = 0; sub < 2; sub++)
 		for (unsigned lane = 0; lane < HCT_LANES; lane++)
@@ -191,7 +178,9 @@ static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
 	s->rans.map = s->map;
 	s->column = (uint32_t)((j->task->offset / j->layout->unit + i * j->segment_elements) %
 			       x->join.period);
-	return unpack_map(j, map, s->groups, s->map);
+	if (hct_class_map_unpack(map, x->t.class_count, x->t.run_log2, s->groups, s->map))
+		return corrupt(j, "a class that its tensor does not have");
+	return HCT_OK;
 }
 
 /* Joins `groups` groups from group g on, as far as they are wanted. */

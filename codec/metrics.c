@@ -1,6 +1,8 @@
 #include "metrics.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Sums run over many independent partial sums, in vectors that the compiler maps to
@@ -11,6 +13,14 @@
 #define ROW     (LANES * VECTORS)
 #define BLOCK   512u /* a multiple of ROW */
 
+/* Sums of squares of a block, as they are, stay between these; others are scaled by 2^STEP.  Then
+ * sums of 2^55 blocks fit, and errors of the last bit of what is smallest. */
+#define STEP       600
+#define MOST_SUM   0x1p950
+#define LEAST_SUM  0x1p-800
+#define LARGE_PEAK 0x1p470
+#define SMALL_PEAK 0x1p-400
+
 typedef double vector __attribute__((vector_size(LANES * sizeof(double))));
 typedef int64_t mask __attribute__((vector_size(LANES * sizeof(int64_t))));
 
@@ -20,6 +30,7 @@ struct partial {
 };
 
 struct sums {
+	int level; /* as in struct hct_metrics */
 	double aa, bb, ab, dd;
 	double max_a, max_d;
 };
@@ -85,6 +96,31 @@ static int same_nonfinite(double a, double b)
 	return a == b;
 }
 
+/* The sums of finite numbers, which are scaled in place. */
+static struct sums sum_scaled(double *a, double *b, size_t n)
+{
+	double peak = 0, max_a = 0, max_d = 0;
+	struct sums s;
+	int level;
+
+	for (size_t i = 0; i < n; i++) {
+		max_a = fmax(max_a, fabs(a[i]));
+		max_d = fmax(max_d, fabs(a[i] - b[i]));
+		peak = fmax(peak, fabs(b[i]));
+	}
+	peak = fmax(peak, max_a);
+	level = peak >= LARGE_PEAK ? 1 : peak > 0 && peak < SMALL_PEAK ? -1 : 0;
+	for (size_t i = 0; level && i < n; i++) {
+		a[i] = ldexp(a[i], -level * STEP);
+		b[i] = ldexp(b[i], -level * STEP);
+	}
+	s = sum_block(a, b, n);
+	s.level = level;
+	s.max_a = max_a;
+	s.max_d = max_d;
+	return s;
+}
+
 /* The sums without the pairs that are not finite, which are counted. */
 static struct sums sum_finite(struct hct_metrics *m, const double *a, const double *b, size_t n)
 {
@@ -99,7 +135,40 @@ static struct sums sum_finite(struct hct_metrics *m, const double *a, const doub
 			m->nonfinite_differ += !same_nonfinite(a[i], b[i]);
 		}
 	}
-	return sum_block(finite_a, finite_b, kept);
+	return sum_scaled(finite_a, finite_b, kept);
+}
+
+/* Whether nothing has left the range of double, and all was finite. */
+static int is_in_range(const struct sums *s)
+{
+	return s->aa <= MOST_SUM && s->bb <= MOST_SUM &&
+	       (s->aa + s->bb >= LEAST_SUM || (s->max_a == 0 && s->max_d == 0));
+}
+
+/* What takes a number from one level to another. */
+static double factor(int from, int to)
+{
+	return from == to ? 1 : ldexp(1, STEP * (from - to));
+}
+
+/* Adds sums to those of m, both at the higher of their levels: next to that, what the lower one
+ * loses is nothing.  Sums of zeros have any level. */
+static void add_sums(struct hct_metrics *m, const struct sums *s)
+{
+	int level = m->level > s->level ? m->level : s->level;
+	double mine, theirs;
+
+	if (s->aa == 0 && s->bb == 0)
+		return;
+	if (m->sum_aa == 0 && m->sum_bb == 0)
+		level = m->level = s->level;
+	mine = factor(m->level, level);
+	theirs = factor(s->level, level);
+	m->sum_aa = m->sum_aa * mine * mine + s->aa * theirs * theirs;
+	m->sum_bb = m->sum_bb * mine * mine + s->bb * theirs * theirs;
+	m->sum_ab = m->sum_ab * mine * mine + s->ab * theirs * theirs;
+	m->sum_dd = m->sum_dd * mine * mine + s->dd * theirs * theirs;
+	m->level = level;
 }
 
 static void add_block(struct hct_metrics *m, const double *a, const double *b, size_t n)
@@ -107,12 +176,9 @@ static void add_block(struct hct_metrics *m, const double *a, const double *b, s
 	struct sums s = sum_block(a, b, n);
 
 	/* A value that is not finite shows in the sums, so nobody has to look for it. */
-	if (!isfinite(s.aa) || !isfinite(s.bb))
+	if (!is_in_range(&s))
 		s = sum_finite(m, a, b, n);
-	m->sum_aa += s.aa;
-	m->sum_bb += s.bb;
-	m->sum_ab += s.ab;
-	m->sum_dd += s.dd;
+	add_sums(m, &s);
 	m->max_abs_a = fmax(m->max_abs_a, s.max_a);
 	m->max_abs_error = fmax(m->max_abs_error, s.max_d);
 	m->count += n;
@@ -153,19 +219,18 @@ void hct_metrics_add_typed(struct hct_metrics *m, hct_dtype dtype_a, const void 
 
 void hct_metrics_merge(struct hct_metrics *m, const struct hct_metrics *part)
 {
+	const struct sums s = {.level = part->level,
+			       .aa = part->sum_aa,
+			       .bb = part->sum_bb,
+			       .ab = part->sum_ab,
+			       .dd = part->sum_dd};
+
 	m->count += part->count;
-	m->sum_aa += part->sum_aa;
-	m->sum_bb += part->sum_bb;
-	m->sum_ab += part->sum_ab;
-	m->sum_dd += part->sum_dd;
+	add_sums(m, &s);
 	m->max_abs_a = fmax(m->max_abs_a, part->max_abs_a);
 	m->max_abs_error = fmax(m->max_abs_error, part->max_abs_error);
 	m->nonfinite_differ += part->nonfinite_differ;
 }
-
-/* Squares of F64 values beyond 1e154 or below 1e-162 leave the range of double.  The
- * figures below then stay on the safe side: they never call two arrays equal that
- * differ, and are never NaN. */
 
 double hct_metrics_relative_squared_error(const struct hct_metrics *m)
 {
@@ -173,22 +238,15 @@ double hct_metrics_relative_squared_error(const struct hct_metrics *m)
 		return INFINITY;
 	if (m->max_abs_error == 0)
 		return 0;
-	if (m->sum_aa == 0) {
-		double ratio = m->max_abs_error / m->max_abs_a; /* infinity for 0 */
-		return ratio * ratio;
-	}
-	return isfinite(m->sum_dd) ? m->sum_dd / m->sum_aa : INFINITY;
+	/* What is too small for double is not nothing. */
+	return m->sum_aa > 0 ? fmax(m->sum_dd / m->sum_aa, DBL_TRUE_MIN) : INFINITY;
 }
 
 double hct_metrics_cosine(const struct hct_metrics *m)
 {
-	if (m->sum_aa == 0 && m->sum_bb == 0)
-		return m->max_abs_error == 0 ? 1 : 0;
-	if (m->sum_aa == 0 || m->sum_bb == 0)
-		return 0;
 	if (m->max_abs_error == 0)
 		return 1;
-	if (!isfinite(m->sum_aa) || !isfinite(m->sum_bb) || !isfinite(m->sum_ab))
+	if (m->sum_aa == 0 || m->sum_bb == 0)
 		return 0;
 	double cosine = m->sum_ab / (sqrt(m->sum_aa) * sqrt(m->sum_bb));
 	return fmax(-1, fmin(1, cosine));
@@ -196,11 +254,16 @@ double hct_metrics_cosine(const struct hct_metrics *m)
 
 double hct_metrics_psnr_db(const struct hct_metrics *m)
 {
+	double peak = 20 * log10(m->max_abs_a);
+
 	if (m->nonfinite_differ > 0)
 		return -INFINITY;
-	if (m->sum_dd == 0)
+	if (m->max_abs_error == 0)
 		return INFINITY;
-	return 20 * log10(m->max_abs_a) - 10 * log10(m->sum_dd / (double)m->count);
+	/* An error that is too small for the sums counts as if it were everywhere. */
+	if (m->sum_dd == 0)
+		return peak - 20 * log10(m->max_abs_error);
+	return peak - 20 * m->level * STEP * log10(2) - 10 * log10(m->sum_dd / (double)m->count);
 }
 
 const char *hct_metrics_grade_of_cosine(double cosine)
@@ -217,4 +280,15 @@ const char *hct_metrics_grade_of_cosine(double cosine)
 const char *hct_metrics_grade(const struct hct_metrics *m)
 {
 	return hct_metrics_grade_of_cosine(m->nonfinite_differ > 0 ? 0 : hct_metrics_cosine(m));
+}
+
+char *hct_metrics_cosine_text(double cosine, int digits, char buf[HCT_COSINE_TEXT])
+{
+	int needed;
+
+	cosine = fmin(cosine, 1 - 1e-12);
+	needed = (int)ceil(-log10(1 - cosine)) + 1;
+	needed = needed < 12 ? needed : 12;
+	snprintf(buf, HCT_COSINE_TEXT, "%.*f", needed > digits ? needed : digits, cosine);
+	return buf;
 }

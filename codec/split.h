@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "classmap.h"
 #include "codec.h"
 #include "plan.h"
 #include "rans.h"
@@ -60,20 +61,6 @@ hct_error hct_split_tables_unpack(const struct hct_layout *layout, const uint8_t
 				  size_t length, struct hct_split_tables *t, const char **why);
 size_t hct_split_tables_length(const struct hct_split_tables *t);
 void hct_split_tables_pack(const struct hct_split_tables *t, uint8_t *out);
-
-/* Bits of a class in the class map. */
-static inline unsigned hct_class_bits(unsigned class_count)
-{
-	return class_count > 1 ? 32u - (unsigned)__builtin_clz(class_count - 1) : 0;
-}
-
-/* Bytes of the class map of a segment of g groups. */
-static inline size_t hct_class_map_bytes(const struct hct_split_tables *t, size_t groups)
-{
-	size_t runs = (groups + ((size_t)1 << t->run_log2) - 1) >> t->run_log2;
-
-	return (runs * hct_class_bits(t->class_count) + 7) / 8;
-}
 
 /* Looks at a sample of n elements at data (all of the tensor, of which a part is read)
  * and decides on tables.  NULL without memory. */

@@ -6,6 +6,7 @@
 #include "bits.h"
 #include "bytes.h"
 #include "cut.h"
+#include "gaps.h"
 #include "split_plan.h"
 
 /* Of a code: both of its parts in their longest form. */
@@ -112,7 +113,7 @@ static void settle_symbols(struct work *w, const uint8_t *data, uint64_t first, 
 
 static uint8_t *put_map(const struct work *w, size_t groups, uint8_t *out)
 {
-	size_t bytes = hct_class_map_bytes(&w->p->t, groups);
+	size_t bytes = hct_class_map_bytes(w->p->t.class_count, w->p->t.run_log2, groups);
 	size_t runs = (groups + ((size_t)1 << w->p->t.run_log2) - 1) >> w->p->t.run_log2;
 	unsigned width = hct_class_bits(w->p->t.class_count);
 
@@ -134,21 +135,10 @@ static uint8_t *put(uint8_t *out, const void *src, size_t n)
 	return out + n;
 }
 
-/* The parameter that suits gaps of this mean (a geometric distribution). */
-static unsigned choose_rice(const struct work *w, size_t elements)
-{
-	size_t mean = elements / (w->exception_count + 1);
-	unsigned r = 0;
-
-	while (r < HCT_MAX_RICE && (size_t)2 << r < mean)
-		r++;
-	return r;
-}
-
 static uint8_t *put_exceptions(const struct work *w, size_t elements, uint8_t *out)
 {
 	struct hct_bit_writer bits = {.data = out + HCT_EXCEPTION_HEAD};
-	unsigned rice = choose_rice(w, elements);
+	unsigned rice = hct_gap_rice(elements, w->exception_count);
 	size_t n = w->exception_count;
 
 	if (!n)
@@ -160,13 +150,7 @@ static uint8_t *put_exceptions(const struct work *w, size_t elements, uint8_t *o
 		const struct exception *x = &w->exceptions[i];
 		unsigned index = w->p->rare_of[x->exponent];
 
-		if (x->gap >> rice < HCT_MAX_QUOTIENT) {
-			hct_bits_put_unary(&bits, x->gap >> rice, HCT_MAX_QUOTIENT);
-			hct_bits_put(&bits, x->gap & ((1u << rice) - 1), rice);
-		} else {
-			hct_bits_put_unary(&bits, HCT_MAX_QUOTIENT, HCT_MAX_QUOTIENT);
-			hct_bits_put(&bits, x->gap, HCT_GAP_BITS);
-		}
+		hct_gap_put(&bits, x->gap, rice);
 		hct_bits_put_unary(&bits, index, HCT_RARE_OTHER);
 		if (index == HCT_RARE_OTHER)
 			hct_bits_put(&bits, x->exponent, w->l->exponent_bits);

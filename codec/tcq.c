@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "classmap.h"
 #include "split.h"
 
 int hct_tcq_has_dtype(hct_dtype dtype)
@@ -170,32 +171,15 @@ corrupt:
 	return HCT_ERR_CORRUPT;
 }
 
-static size_t runs_of(const struct hct_tcq_layer *l, size_t groups)
-{
-	return (groups + ((size_t)1 << l->run_log2) - 1) >> l->run_log2;
-}
-
 size_t hct_tcq_map_bytes(const struct hct_tcq_layer *l, size_t groups)
 {
-	return (runs_of(l, groups) * hct_class_bits(l->row_classes) + 7) / 8;
+	return hct_class_map_bytes(l->row_classes, l->run_log2, groups);
 }
 
 int hct_tcq_map_unpack(const struct hct_tcq_layer *l, const uint8_t *bits, size_t groups,
 		       uint8_t *map)
 {
-	size_t runs = runs_of(l, groups);
-	unsigned width = hct_class_bits(l->row_classes), top = 0;
-
-	for (size_t r = 0; r < runs; r++) {
-		size_t at = r * width;
-		unsigned v = 0;
-
-		if (width)
-			v = (bits[at / 8] | bits[(at + width - 1) / 8] << 8) >> at % 8;
-		map[r] = (uint8_t)(v & ((1u << width) - 1));
-		top = map[r] > top ? map[r] : top;
-	}
-	return top < l->row_classes ? 0 : -1;
+	return hct_class_map_unpack(bits, l->row_classes, l->run_log2, groups, map);
 }
 
 /* A queue that each symbol enters at most once. */

@@ -5,6 +5,7 @@
 
 #include "bits.h"
 #include "bytes.h"
+#include "gaps.h"
 #include "idct.h"
 #include "split.h"
 #include "widen.h"
@@ -277,13 +278,11 @@ static unsigned choose_magnitude(const struct hct_viterbi_segment *s)
 static uint8_t *put_exceptions(const struct hct_viterbi_segment *s, size_t elements, uint8_t *out)
 {
 	struct hct_bit_writer bits = {.data = out + HCT_TCQ_EXCEPTION_HEAD};
-	size_t mean = elements / (s->exception_count + 1), next = 0;
-	unsigned rice = 0, m;
+	unsigned rice = hct_gap_rice(elements, s->exception_count), m;
+	size_t next = 0;
 
 	if (!s->exception_count)
 		return out;
-	while (rice < HCT_MAX_RICE && (size_t)2 << rice < mean)
-		rice++;
 	m = choose_magnitude(s);
 	hct_store32(out, (uint32_t)s->exception_count);
 	out[4] = (uint8_t)rice;
@@ -291,15 +290,8 @@ static uint8_t *put_exceptions(const struct hct_viterbi_segment *s, size_t eleme
 	memset(bits.data, 0, hct_bits_bytes(s->exception_count * EXCEPTION_MAX_BITS) + 8);
 	for (size_t i = 0; i < s->exception_count; i++) {
 		const struct hct_tcq_exception *x = &s->exceptions[i];
-		uint32_t gap = x->element - (uint32_t)next;
 
-		if (gap >> rice < HCT_MAX_QUOTIENT) {
-			hct_bits_put_unary(&bits, gap >> rice, HCT_MAX_QUOTIENT);
-			hct_bits_put(&bits, gap & ((1u << rice) - 1), rice);
-		} else {
-			hct_bits_put_unary(&bits, HCT_MAX_QUOTIENT, HCT_MAX_QUOTIENT);
-			hct_bits_put(&bits, gap, HCT_GAP_BITS);
-		}
+		hct_gap_put(&bits, x->element - (uint32_t)next, rice);
 		hct_bits_put(&bits, x->value < 0, 1);
 		put_magnitude(&bits, (uint32_t)abs(x->value), m);
 		next = x->element + (size_t)1;

@@ -208,17 +208,20 @@ void hct_quality_add(struct hct_quality *sum, const hct_reader *r)
 	const struct hct_safetensors *st = hct_reader_safetensors(r);
 
 	for (size_t i = 0; i < st->count; i++) {
+		double elements = (double)st->tensors[i].elements, error;
 		struct hct_coding coding;
 
 		hct_reader_coding(r, i, &coding);
-		if (!(coding.relative_squared_error > 0))
+		error = coding.relative_squared_error;
+		if (!(error > 0))
 			continue;
 		sum->tensors++;
 		sum->elements += st->tensors[i].elements;
 		sum->stored_bytes += coding.stored_bytes;
-		sum->errors += coding.relative_squared_error * (double)st->tensors[i].elements;
-		if (!sum->worst_name || coding.relative_squared_error > sum->worst) {
-			sum->worst = coding.relative_squared_error;
+		sum->errors += error * elements;
+		sum->cosines += hct_least_cosine(error) * elements;
+		if (!sum->worst_name || error > sum->worst) {
+			sum->worst = error;
 			sum->worst_name = st->tensors[i].name;
 		}
 	}

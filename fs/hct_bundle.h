@@ -71,7 +71,8 @@ double hct_least_cosine(double error);
 /* The quality of the tensors of a model file that were coded with loss. */
 struct hct_quality {
 	uint64_t tensors, elements, stored_bytes;
-	double errors;          /* each times its elements */
+	double errors, cosines; /* relative squared and the least that go with them, each times
+				 * its elements */
 	double worst;           /* the largest */
 	const char *worst_name; /* belongs to the reader; NULL when there is none */
 };

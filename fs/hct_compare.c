@@ -1,19 +1,15 @@
 /* hct compare: how far the tensors of one model are from those of another. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/metrics.h"
-#include "codec/units.h"
 #include "hct_bundle.h"
 #include "hct_cli.h"
-#include "hct_json.h"
+#include "hct_differences.h"
 #include "hct_side.h"
 #include "hct_workers.h"
 #include "ordered.h"
-#include "table.h"
 
 static const char help[] =
 	"Usage: hct compare [-q] [-j N] [--json] A B\n"
@@ -38,24 +34,11 @@ static const char help[] =
 /* Tensors on one side only that are listed; more are counted. */
 #define MOST_MISSING 5
 
-/* Two tensors of one name. */
-struct pair {
-	const struct hct_entry *a, *b;
-	const struct hct_entry *stored; /* the one whose stored bytes count */
-	int by_value;                   /* as numbers, otherwise as bytes */
-	size_t unit_a, unit_b;          /* bytes of an element, or 1 */
-	uint64_t units, block_units;
-	uint64_t first_block; /* among all pairs */
-	struct hct_metrics metrics;
-	int differ; /* in a bit */
-	hct_error err;
-};
-
 struct compare {
 	const struct hct_command *command;
 	struct hct_side a, b;
 	const struct hct_side *stored; /* the side whose files are weighed */
-	struct pair *pairs;
+	struct hct_pair *pairs;
 	size_t count;
 	uint64_t blocks;
 	struct hct_workers workers;
@@ -101,7 +84,7 @@ static int is_comparable(struct compare *k, const struct hct_tensor *a, const st
 
 /* Blocks follow the chunks of the compressed side, so that none is decoded twice.  They
  * depend on the files alone, and so do the sums. */
-static uint64_t block_units(const struct pair *p)
+static uint64_t block_units(const struct hct_pair *p)
 {
 	struct hct_coding coding;
 	uint64_t units = BLOCK_UNITS, most;
@@ -124,9 +107,9 @@ static uint64_t block_units(const struct pair *p)
 static void add_pair(struct compare *k, const struct hct_entry *a)
 {
 	const struct hct_entry *b = a->match;
-	struct pair *p = &k->pairs[k->count++];
+	struct hct_pair *p = &k->pairs[k->count++];
 
-	*p = (struct pair){.a = a, .b = b, .stored = k->stored == &k->a ? a : b};
+	*p = (struct hct_pair){.a = a, .b = b, .stored = k->stored == &k->a ? a : b};
 	p->by_value =
 		hct_dtype_is_numeric(a->tensor->dtype) && hct_dtype_is_numeric(b->tensor->dtype);
 	p->unit_a = p->by_value ? hct_dtype_unit(a->tensor->dtype) : 1;
@@ -206,7 +189,7 @@ static size_t find_pair(const struct compare *k, uint64_t block)
 	return low;
 }
 
-static hct_error compare_units(const struct pair *p, struct hct_worker *w, uint64_t first,
+static hct_error compare_units(const struct hct_pair *p, struct hct_worker *w, uint64_t first,
 			       size_t units, struct result *r, struct hct_diag *diag)
 {
 	size_t length_a = units * p->unit_a, length_b = units * p->unit_b;
@@ -232,7 +215,7 @@ static void compare_block(void *arg, uint64_t item, void *result, unsigned worke
 	struct compare *k = arg;
 	struct result *r = result;
 	struct hct_diag diag = {{0}};
-	const struct pair *p;
+	const struct hct_pair *p;
 	uint64_t first, units;
 
 	r->pair = find_pair(k, item);
@@ -249,7 +232,7 @@ static int take_block(void *arg, uint64_t item, void *result, int stop)
 {
 	struct compare *k = arg;
 	struct result *r = result;
-	struct pair *p = &k->pairs[r->pair];
+	struct hct_pair *p = &k->pairs[r->pair];
 
 	(void)item;
 	k->current = r->pair;
@@ -296,258 +279,10 @@ static hct_error compare_pairs(struct compare *k, int quiet)
 	return !err && hct_interrupted() ? HCT_ERR_INTERRUPTED : err;
 }
 
-/* Results --------------------------------------------------------------------------- */
-
-/* What is reported about one pair, or about all. */
-struct figures {
-	double error, cosine, psnr, max_error;
-	const char *grade;
-};
-
-static int is_identical(const struct pair *p)
-{
-	return !p->differ && strcmp(p->a->tensor->dtype_name, p->b->tensor->dtype_name) == 0;
-}
-
-static struct figures pair_figures(const struct pair *p)
-{
-	if (is_identical(p))
-		return (struct figures){0, 1, INFINITY, 0, "Excellent"};
-	if (!p->by_value)
-		return (struct figures){INFINITY, NAN, NAN, NAN, "Poor"};
-	return (struct figures){hct_metrics_relative_squared_error(&p->metrics),
-				hct_metrics_cosine(&p->metrics), hct_metrics_psnr_db(&p->metrics),
-				p->metrics.max_abs_error, hct_metrics_grade(&p->metrics)};
-}
-
-static struct hct_tally pair_tally(const struct pair *p)
-{
-	struct hct_coding coding;
-
-	hct_entry_coding(p->stored, &coding);
-	return (struct hct_tally){.count = 1,
-				  .elements = p->a->tensor->elements,
-				  .source_bytes = hct_tensor_bytes(p->a->tensor),
-				  .stored_bytes = coding.stored_bytes};
-}
-
-struct summary {
-	uint64_t count;         /* tensors that were compared */
-	struct hct_tally files; /* whole, with all of their tensors */
-	struct hct_metrics metrics;
-	uint64_t identical, same_value;
-	uint64_t grades[5];       /* of those that differ in value */
-	const struct pair *worst; /* NULL when all are equal in value */
-};
-
-static const char *const grade_names[5] = {"Excellent", "Good", "Acceptable", "Degraded", "Poor"};
-
-static void add_to_summary(struct summary *s, const struct pair *p)
-{
-	struct figures f = pair_figures(p);
-
-	s->count++;
-	hct_metrics_merge(&s->metrics, &p->metrics);
-	/* Bytes that differ and are no numbers leave the total without a finite error. */
-	if (p->differ && !p->by_value)
-		s->metrics.nonfinite_differ++;
-	if (is_identical(p)) {
-		s->identical++;
-		return;
-	}
-	if (f.error == 0) {
-		s->same_value++;
-		return;
-	}
-	for (size_t i = 0; i < 5; i++)
-		s->grades[i] += strcmp(f.grade, grade_names[i]) == 0;
-	if (!s->worst || f.error > pair_figures(s->worst).error)
-		s->worst = p;
-}
-
-static void summarize(const struct compare *k, struct summary *s)
-{
-	struct hct_tally a = hct_side_tally(&k->a);
-
-	memset(s, 0, sizeof(*s));
-	for (size_t i = 0; i < k->count; i++)
-		if (!k->pairs[i].err)
-			add_to_summary(s, &k->pairs[i]);
-	s->files = hct_side_tally(k->stored);
-	s->files.source_bytes = a.source_bytes;
-}
-
-static void json_pair(cJSON *list, const struct pair *p)
-{
-	const struct hct_tensor *tensor = p->a->tensor;
-	struct hct_tally tally = pair_tally(p);
-	struct figures f = pair_figures(p);
-	cJSON *item = hct_json_object(list, NULL);
-	struct hct_coding coding;
-
-	hct_entry_coding(p->stored, &coding);
-	hct_json_text(item, "name", tensor->name);
-	hct_json_text(item, "dtype", tensor->dtype_name);
-	hct_json_u64_array(item, "shape", tensor->shape, tensor->rank);
-	hct_json_u64(item, "elements", tally.elements);
-	hct_json_u64(item, "source_bytes", tally.source_bytes);
-	hct_json_u64(item, "stored_bytes", tally.stored_bytes);
-	hct_json_number(item, "bits_per_weight", hct_tally_bits(&tally));
-	hct_json_text(item, "codec", coding.codec);
-	hct_json_number(item, "relative_squared_error", f.error);
-	hct_json_number(item, "cosine", f.cosine);
-	hct_json_number(item, "psnr_db", f.psnr);
-	hct_json_number(item, "max_abs_error", f.max_error);
-	hct_json_text(item, "grade", f.grade);
-}
-
-static hct_error print_json(const struct compare *k, const struct summary *s)
-{
-	static const char *const total_keys[] = {"elements",
-						 "source_bytes",
-						 "stored_bytes",
-						 "bits_per_weight",
-						 "relative_squared_error",
-						 "cosine",
-						 "ratio"};
-	cJSON *top = hct_json_object(NULL, NULL), *list = hct_json_array(top, "tensors"), *total;
-
-	for (size_t i = 0; i < k->count; i++)
-		if (!k->pairs[i].err)
-			json_pair(list, &k->pairs[i]);
-	total = hct_json_object(top, "total");
-	if (s->count == 0) {
-		for (size_t i = 0; i < sizeof(total_keys) / sizeof(total_keys[0]); i++)
-			hct_json_number(total, total_keys[i], NAN);
-		return hct_json_print(top);
-	}
-	hct_json_u64(total, total_keys[0], s->files.elements);
-	hct_json_u64(total, total_keys[1], s->files.source_bytes);
-	hct_json_u64(total, total_keys[2], s->files.stored_bytes);
-	hct_json_number(total, total_keys[3], hct_tally_bits(&s->files));
-	hct_json_number(total, total_keys[4], hct_metrics_relative_squared_error(&s->metrics));
-	hct_json_number(total, total_keys[5], hct_metrics_cosine(&s->metrics));
-	hct_json_number(total, total_keys[6], hct_tally_ratio(&s->files));
-	return hct_json_print(top);
-}
-
-static void table_pair(struct hct_table *t, const struct pair *p)
-{
-	const char *dtype_a = p->a->tensor->dtype_name, *dtype_b = p->b->tensor->dtype_name;
-	struct hct_tally tally = pair_tally(p);
-	struct figures f = pair_figures(p);
-
-	if (is_identical(p)) {
-		hct_table_cell(t, "same");
-		for (int i = 0; i < 4; i++)
-			hct_table_cell(t, "%s", "");
-	} else if (!p->by_value) {
-		hct_table_cell(t, "differ");
-		for (int i = 0; i < 3; i++)
-			hct_table_cell(t, "%s", "");
-		hct_table_cell(t, "%s", f.grade);
-	} else {
-		hct_table_cell(t, "%.2e", f.error);
-		hct_table_cell(t, "%.5f", f.cosine);
-		hct_table_cell(t, "%.1f", f.psnr);
-		hct_table_cell(t, "%.1e", f.max_error);
-		hct_table_cell(t, "%s", f.grade);
-	}
-	if (tally.elements)
-		hct_table_cell(t, "%.2f", hct_tally_bits(&tally));
-	else
-		hct_table_cell(t, "%s", "");
-	if (strcmp(dtype_a, dtype_b) == 0)
-		hct_table_cell(t, "%s", p->a->tensor->name);
-	else
-		hct_table_cell(t, "%s (%s, %s)", p->a->tensor->name, dtype_a, dtype_b);
-}
-
-static hct_error print_table(const struct compare *k)
-{
-	static const char *const words[] = {"ERROR", "COSINE", "PSNR",  "MAX ERR",
-					    "GRADE", "BITS",   "TENSOR"};
-	struct hct_table *t = hct_table_create("rrrrlrl");
-	hct_error err;
-
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		hct_table_cell(t, "%s", words[i]);
-	for (size_t i = 0; i < k->count; i++)
-		if (!k->pairs[i].err)
-			table_pair(t, &k->pairs[i]);
-	hct_table_line(t, "%s", "");
-	err = hct_table_print(t, stdout);
-	hct_table_free(t);
-	return err;
-}
-
-/* "61 tensors: 58 bit-identical, 3 differ (2 Excellent, 1 Good)" */
-static void put_verdict(const struct compare *k, const struct summary *s)
-{
-	uint64_t count = s->count;
-	const struct {
-		uint64_t count;
-		const char *what;
-	} parts[] = {{s->identical, "bit-identical"},
-		     {s->same_value, "equal in value only"},
-		     {count - s->identical - s->same_value, "differ"}};
-	const char *noun = count == 1 ? "tensor" : "tensors";
-	char text[400] = "", grades[160] = "", more[64] = "";
-	size_t used = 0;
-
-	if (k->not_compared)
-		snprintf(more, sizeof(more), "; %" PRIu64 " not compared", k->not_compared);
-	if (count == 0) {
-		hct_put("no tensor was compared%s", more);
-		return;
-	}
-	if (s->identical == count) {
-		hct_put("%" PRIu64 " %s, all bit-identical%s", count, noun, more);
-		return;
-	}
-	for (size_t i = 0; i < 3; i++) {
-		if (parts[i].count)
-			used += (size_t)snprintf(text + used, sizeof(text) - used,
-						 "%s%" PRIu64 " %s", used ? ", " : "",
-						 parts[i].count, parts[i].what);
-	}
-	used = 0;
-	for (size_t i = 0; i < 5; i++)
-		if (s->grades[i])
-			used += (size_t)snprintf(grades + used, sizeof(grades) - used,
-						 "%s%" PRIu64 " %s", used ? ", " : "", s->grades[i],
-						 grade_names[i]);
-	hct_put("%" PRIu64 " %s: %s%s%s%s%s", count, noun, text, used ? " (" : "", grades,
-		used ? ")" : "", more);
-}
-
-static void put_summary(const struct compare *k, const struct summary *s)
-{
-	char source[HCT_UNITS_MAX], stored[HCT_UNITS_MAX];
-
-	if (s->worst) {
-		struct figures f = pair_figures(s->worst);
-
-		hct_put("worst  error %.3g, cosine %.6g, %s: %s", f.error, f.cosine, f.grade,
-			s->worst->a->tensor->name);
-	}
-	if (s->count == 0) {
-		put_verdict(k, s);
-		return;
-	}
-	hct_put("total  error %.3g, cosine %.6g", hct_metrics_relative_squared_error(&s->metrics),
-		hct_metrics_cosine(&s->metrics));
-	hct_put("size   %s as %s, ratio %.4f, %.3f bits a weight",
-		hct_units_size(s->files.source_bytes, source),
-		hct_units_size(s->files.stored_bytes, stored), hct_tally_ratio(&s->files),
-		hct_tally_bits(&s->files));
-	put_verdict(k, s);
-}
-
 static int compare(const char *path_a, const char *path_b, unsigned threads, int quiet, int json)
 {
 	struct compare k = {.command = &hct_compare_command};
-	struct summary s;
+	struct hct_differences found;
 	int code = HCT_EXIT_OK;
 	hct_error err, said;
 
@@ -564,13 +299,13 @@ static int compare(const char *path_a, const char *path_b, unsigned threads, int
 	if (!err) {
 		if (k.not_compared || k.a.incomplete || k.b.incomplete)
 			code = HCT_EXIT_BAD_DATA;
-		summarize(&k, &s);
-		if (json)
-			err = print_json(&k, &s);
-		else if (!quiet && s.count > 0)
-			err = print_table(&k);
-		if (!err && !json)
-			put_summary(&k, &s);
+		found = (struct hct_differences){.pairs = k.pairs,
+						 .count = k.count,
+						 .not_compared = k.not_compared,
+						 .files = hct_side_tally(k.stored)};
+		found.files.source_bytes = hct_side_tally(&k.a).source_bytes;
+		err = json ? hct_differences_print_json(&found)
+			   : hct_differences_print(&found, quiet);
 	}
 	if (err)
 		code = said ? hct_error_exit_code(err) : hct_say_error(k.command, err, NULL);

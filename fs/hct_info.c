@@ -1,14 +1,17 @@
 /* hct info: totals, options and provenance of a bundle. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "codec/metrics.h"
 #include "codec/units.h"
 #include "hct_bundle.h"
 #include "hct_cli.h"
 #include "hct_json.h"
+#include "hct_report.h"
 #include "table.h"
 
 static const char help[] =
@@ -27,6 +30,12 @@ struct part {
 	struct hct_tally tally;
 };
 
+/* Of the tensors with loss. */
+struct cosines {
+	double mean, worst; /* mean: by elements; worst: of the tensor with the largest error */
+	int least;          /* they are at least these; 0: they are these */
+};
+
 struct info {
 	const struct hct_tree *tree;
 	const struct hct_node **models; /* those that open, in order */
@@ -34,6 +43,7 @@ struct info {
 	struct hct_tally total; /* model files as a whole; count: tensors */
 	struct hct_tally rest;  /* headers and indexes */
 	struct hct_quality quality;
+	struct cosines cosines;
 	uint64_t carried_count, carried_bytes;
 	size_t part_count;
 	struct part *dtypes, *codecs; /* part_count of each at first, then sums */
@@ -113,6 +123,47 @@ static hct_error collect(struct info *info)
 	return HCT_OK;
 }
 
+static double mean_error(const struct hct_quality *q)
+{
+	return q->elements ? q->errors / (double)q->elements : 0;
+}
+
+/* Whether a figure of the report can be one of these files. */
+static int agrees(double found, double expected)
+{
+	return fabs(found - expected) <= 1e-5 * expected;
+}
+
+static int is_cosine(double cosine, double least)
+{
+	return cosine >= least - 1e-6 && cosine <= 1;
+}
+
+/* The cosines that mkhct measured where its report is about these very files, otherwise what the
+ * errors in their indexes say. */
+static hct_error find_cosines(struct info *info, const char *path)
+{
+	const struct hct_quality *q = &info->quality;
+	struct cosines *c = &info->cosines;
+	struct hct_diag diag = {{0}};
+	struct hct_report report;
+	const struct hct_report_loss *loss = &report.loss;
+	hct_error err;
+
+	if (!q->tensors)
+		return HCT_OK;
+	*c = (struct cosines){.mean = q->cosines / (double)q->elements,
+			      .worst = hct_least_cosine(q->worst),
+			      .least = 1};
+	err = hct_report_read(path, &report, &diag);
+	if (!err && loss->tensors == q->tensors && loss->elements == q->elements &&
+	    agrees(loss->error, mean_error(q)) && agrees(loss->worst_error, q->worst) &&
+	    is_cosine(loss->cosine, c->mean) && is_cosine(loss->worst_cosine, c->worst))
+		*c = (struct cosines){.mean = loss->cosine, .worst = loss->worst_cosine};
+	hct_report_free(&report);
+	return err == HCT_ERR_NOMEM ? err : HCT_OK;
+}
+
 static void sha256_text(const struct hct_source *source, char text[65])
 {
 	for (int i = 0; i < 32; i++)
@@ -158,17 +209,12 @@ static void json_parts(cJSON *top, const char *key, const char *kind, const stru
 	}
 }
 
-static double mean_error(const struct hct_quality *q)
-{
-	return q->elements ? q->errors / (double)q->elements : 0;
-}
-
 static double lossy_bits(const struct hct_quality *q)
 {
 	return q->elements ? 8 * (double)q->stored_bytes / (double)q->elements : 0;
 }
 
-static void json_quality(cJSON *top, const struct hct_quality *q)
+static void json_quality(cJSON *top, const struct hct_quality *q, const struct cosines *c)
 {
 	cJSON *lossy = hct_json_object(top, "lossy"), *worst;
 
@@ -179,9 +225,14 @@ static void json_quality(cJSON *top, const struct hct_quality *q)
 	hct_json_number(lossy, "relative_squared_error", mean_error(q));
 	if (!q->worst_name)
 		return;
+	hct_json_number(lossy, "cosine", c->mean);
+	hct_json_bool(lossy, "cosine_measured", !c->least);
+	hct_json_text(lossy, "grade", hct_metrics_grade_of_cosine(c->mean));
 	worst = hct_json_object(lossy, "worst");
 	hct_json_text(worst, "tensor", q->worst_name);
 	hct_json_number(worst, "relative_squared_error", q->worst);
+	hct_json_number(worst, "cosine", c->worst);
+	hct_json_text(worst, "grade", hct_metrics_grade_of_cosine(c->worst));
 }
 
 static hct_error json_model(cJSON *list, const struct hct_node *node)
@@ -235,7 +286,7 @@ static hct_error print_json(const struct info *info, const char *path)
 	json_tally(total, &info->total);
 	hct_json_u64(total, "carried_files", info->carried_count);
 	hct_json_u64(total, "carried_bytes", info->carried_bytes);
-	json_quality(top, &info->quality);
+	json_quality(top, &info->quality, &info->cosines);
 	json_options(top, info);
 	json_parts(top, "dtypes", "dtype", info->dtypes, info->dtype_count);
 	json_parts(top, "codecs", "codec", info->codecs, info->codec_count);
@@ -305,15 +356,24 @@ static void put_provenance(const struct info *info)
 	cJSON_Delete(provenance);
 }
 
-static void put_quality(const struct hct_quality *q)
+/* "error 0.0146, cosine 0.99270, Good" */
+static void put_figures(const char *label, double error, double cosine, int least, const char *name)
+{
+	char text[HCT_COSINE_TEXT];
+
+	hct_put("%-14serror %.3g, cosine %s%s, %s%s%s", label, error, least ? "at least " : "",
+		hct_metrics_cosine_text(cosine, 5, text), hct_metrics_grade_of_cosine(cosine),
+		name ? ": " : "", name ? name : "");
+}
+
+static void put_quality(const struct hct_quality *q, const struct cosines *c)
 {
 	if (!q->tensors)
 		return;
-	hct_put("%-14s%" PRIu64 " tensors, %.3f bits a weight, relative error %.3g (cosine %.5f)",
-		"with loss", q->tensors, lossy_bits(q), mean_error(q),
-		hct_least_cosine(mean_error(q)));
-	hct_put("%-14s%.3g (cosine %.5f): %s", "worst", q->worst, hct_least_cosine(q->worst),
-		q->worst_name);
+	hct_put("%-14s%" PRIu64 " %s, %.3f bits a weight", "with loss", q->tensors,
+		q->tensors == 1 ? "tensor" : "tensors", lossy_bits(q));
+	put_figures("  mean", mean_error(q), c->mean, c->least, NULL);
+	put_figures("  worst", q->worst, c->worst, c->least, q->worst_name);
 }
 
 static void put_totals(const struct info *info, const char *path)
@@ -330,7 +390,7 @@ static void put_totals(const struct info *info, const char *path)
 	put_size("stored", info->total.stored_bytes);
 	hct_put("%-14s%.4f", "ratio", hct_tally_ratio(&info->total));
 	hct_put("%-14s%.3f", "bits a weight", hct_tally_bits(&info->total));
-	put_quality(&info->quality);
+	put_quality(&info->quality, &info->cosines);
 	if (info->model_count > 0) {
 		version_text(info->models[0]->reader, version, sizeof(version));
 		hct_put("%-14s%s", "format", version);
@@ -399,6 +459,8 @@ static hct_error show(const struct hct_opened *b, struct hct_diag *diag)
 	hct_error err = collect(&info);
 
 	(void)diag;
+	if (!err)
+		err = find_cosines(&info, b->path);
 	if (!err)
 		err = b->options->json ? print_json(&info, b->path) : print_text(&info, b->path);
 	free(info.models);

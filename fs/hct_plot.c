@@ -1,5 +1,4 @@
 /* hct plot: bits and error of every tensor, as SVG. */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,9 +10,11 @@
 
 #include "codec/io.h"
 #include "codec/units.h"
+#include "hct_bars.h"
 #include "hct_bundle.h"
 #include "hct_cli.h"
 #include "svg.h"
+#include "text.h"
 
 static const char help[] =
 	"Usage: hct plot [-fl] [-o FILE] BUNDLE\n"
@@ -28,9 +29,6 @@ static const char help[] =
 	"\n"
 	"BUNDLE is a directory made by mkhct or one .hct file.\n";
 
-#define SMALL       4096 /* elements */
-#define MOST_STACKS 256
-
 /* Geometry, in pixels. */
 #define LEFT        64.
 #define RIGHT       24.
@@ -44,178 +42,163 @@ static const char help[] =
 #define BAR_WIDTH   14.
 #define GROUP_GAP   .5 /* between layers, in bars */
 #define LABEL_WIDTH 18.
+#define NAME_WIDTH  11. /* from name to name; they stand upright */
+#define LETTER      6.6 /* width of one */
+#define CUT_WIDTH   26. /* from figure to figure above bars */
+
+/* Tensors outside all layers that are named, and the bytes of a name that are shown. */
+#define MOST_NAMED  24
+#define NAME_LENGTH 32
+
+/* Bars of more than this times the bits of what has loss, or of the whole bundle, are cut off. */
+#define MOST_TIMES 4
 
 #define INK      "#24292f"
 #define PALE     "#6e7781"
+#define PAPER    "#ffffff"
 #define GRID     "#d8dee4"
 #define BAND     "#f3f5f7"
 #define LOSSY    "#2f6db3"
 #define LOSSLESS "#aab2bd"
 #define ERRORS   "#c8442f"
 
-struct bar {
-	const struct hct_tensor *tensor;
-	double bits, error;
-	int stack;      /* layers of one stack have the same; -1 when in no layer */
-	unsigned layer; /* within its stack */
-	size_t prefix;  /* bytes of the name before the layer */
-	size_t order;   /* in the bundle */
-	double x;       /* of its left side, in bars */
-};
-
 struct plot {
-	struct bar *bars;
-	size_t count, left_out;
-	size_t stacks[MOST_STACKS], stack_count; /* the first bar of each */
-	struct hct_tally total;
+	struct hct_bars all;
 	double width;        /* of the drawing area, and */
 	double unit;         /* of a bar with its share of gaps */
 	double most_bits;    /* at the top */
+	int cut;             /* some have more */
+	size_t lone;         /* bars outside all layers */
+	int named;           /* each of them has its name below */
+	double bottom;       /* height of what is below the points */
 	int decade, decades; /* the error axis: 10^decade at the top, down by so many */
 	FILE *out;
 };
 
-/* Which tensors, in which order ----------------------------------------------------- */
-
-/* The first component of a name that is a number, of at most six digits. */
-static int find_layer(const char *name, unsigned *layer, size_t *prefix)
-{
-	for (const char *at = name; at; at = strpbrk(at, "./"), at = at ? at + 1 : NULL) {
-		size_t n = strspn(at, "0123456789");
-
-		if (n == 0 || n > 6 || (at[n] && !strchr("./", at[n])))
-			continue;
-		*layer = (unsigned)strtoul(at, NULL, 10);
-		*prefix = (size_t)(at - name);
-		return 1;
-	}
-	return 0;
-}
-
-/* The stack that a name belongs to, by the place of its first tensor; -1 behind the last of
- * MOST_STACKS. */
-static int find_stack(struct plot *p, const struct bar *bar)
-{
-	for (size_t i = 0; i < p->stack_count; i++) {
-		const struct bar *first = &p->bars[p->stacks[i]];
-
-		if (first->prefix == bar->prefix &&
-		    strncmp(first->tensor->name, bar->tensor->name, bar->prefix) == 0)
-			return first->stack;
-	}
-	if (p->stack_count == MOST_STACKS)
-		return -1;
-	p->stacks[p->stack_count++] = p->count;
-	return (int)p->count;
-}
-
-static int is_small(const struct hct_tensor *t)
-{
-	unsigned dimensions = 0;
-
-	for (unsigned d = 0; d < t->rank; d++)
-		dimensions += t->shape[d] > 1;
-	return dimensions < 2 || t->elements < SMALL;
-}
-
-static void add_model(struct plot *p, const struct hct_node *node, int all)
-{
-	const struct hct_safetensors *st = hct_reader_safetensors(node->reader);
-
-	for (size_t i = 0; i < st->count; i++) {
-		struct bar *bar = &p->bars[p->count];
-		struct hct_tally tally = hct_tensor_tally(node->reader, i);
-		struct hct_coding coding;
-
-		p->total.elements += tally.elements;
-		if (!tally.elements || (!all && is_small(&st->tensors[i]))) {
-			p->left_out++;
-			continue;
-		}
-		hct_reader_coding(node->reader, i, &coding);
-		*bar = (struct bar){.tensor = &st->tensors[i],
-				    .bits = hct_tally_bits(&tally),
-				    .error = coding.relative_squared_error,
-				    .stack = -1,
-				    .order = p->count};
-		if (find_layer(bar->tensor->name, &bar->layer, &bar->prefix))
-			bar->stack = find_stack(p, bar);
-		p->count++;
-	}
-	p->total.source_bytes += node->size;
-	p->total.stored_bytes += node->stored_bytes;
-}
-
-/* Stacks where their first tensor stands, layers of a stack by number. */
-static int compare_bars(const void *a, const void *b)
-{
-	const struct bar *x = a, *y = b;
-	size_t place_x = x->stack >= 0 ? (size_t)x->stack : x->order;
-	size_t place_y = y->stack >= 0 ? (size_t)y->stack : y->order;
-
-	if (place_x != place_y)
-		return place_x < place_y ? -1 : 1;
-	if (x->layer != y->layer)
-		return x->layer < y->layer ? -1 : 1;
-	return x->order < y->order ? -1 : x->order > y->order;
-}
-
-static int same_group(const struct bar *a, const struct bar *b)
-{
-	return a->stack == b->stack && a->layer == b->layer;
-}
-
-static hct_error collect(struct plot *p, const struct hct_tree *tree, int all)
-{
-	size_t tensors = 0;
-
-	for (size_t i = 0; i < hct_tree_count(tree); i++) {
-		const struct hct_node *node = hct_tree_node(tree, i);
-
-		if (node->kind == HCT_NODE_MODEL && node->reader)
-			tensors += hct_reader_safetensors(node->reader)->count;
-	}
-	p->bars = calloc(tensors + 1, sizeof(*p->bars));
-	if (!p->bars)
-		return HCT_ERR_NOMEM;
-	for (size_t i = 0; i < hct_tree_count(tree); i++) {
-		const struct hct_node *node = hct_tree_node(tree, i);
-
-		if (node->kind == HCT_NODE_MODEL && node->reader)
-			add_model(p, node, all);
-	}
-	if (p->count)
-		qsort(p->bars, p->count, sizeof(*p->bars), compare_bars);
-	return HCT_OK;
-}
-
 /* Places and scales ----------------------------------------------------------------- */
+
+/* Lossless tensors may have many times the bits of the others: what these have decides. */
+static void scale_bits(struct plot *p)
+{
+	double most = 1, lossy = 0, limit;
+
+	for (size_t i = 0; i < p->all.count; i++) {
+		most = fmax(most, p->all.bars[i].bits);
+		if (p->all.bars[i].error > 0)
+			lossy = fmax(lossy, p->all.bars[i].bits);
+	}
+	limit = fmax(1, MOST_TIMES * (lossy > 0 ? lossy : hct_tally_bits(&p->all.total)));
+	most = fmin(most, limit);
+	p->most_bits = most <= 4 ? ceil(most) : most <= 8 ? 2 * ceil(most / 2) : 4 * ceil(most / 4);
+	for (size_t i = 0; i < p->all.count; i++)
+		p->cut |= p->all.bars[i].bits > p->most_bits;
+}
+
+static void scale_errors(struct plot *p)
+{
+	double least = 1, most = 0;
+
+	for (size_t i = 0; i < p->all.count; i++) {
+		if (p->all.bars[i].error > 0) {
+			least = fmin(least, p->all.bars[i].error);
+			most = fmax(most, p->all.bars[i].error);
+		}
+	}
+	if (!(most > 0))
+		most = least = 1e-2;
+	p->decade = (int)ceil(log10(most));
+	p->decades = p->decade - (int)floor(log10(least));
+	p->decades = p->decades < 1 ? 1 : p->decades;
+}
+
+/* Bytes of a name up to the word in which it differs from that of another tensor. */
+static size_t words_shared(const char *name, const char *other)
+{
+	size_t n = 0, shared = 0;
+
+	for (; name[n] && name[n] == other[n]; n++)
+		if (strchr("./", name[n]))
+			shared = n + 1;
+	return name[n] || other[n] ? shared : 0;
+}
+
+/* The name of a lone tensor; of a long one the end and what tells it from those beside it.  Free
+ * it. */
+static char *short_name(const struct plot *p, const struct hct_bar *bar)
+{
+	const char *name = bar->tensor->name, *more = "\xe2\x80\xa6";
+	size_t shared = 0, next = 0, n, head = NAME_LENGTH / 2 - 2, tail;
+	char *shown, *text;
+
+	if (strlen(name) > NAME_LENGTH && bar > p->all.bars)
+		shared = words_shared(name, bar[-1].tensor->name);
+	if (strlen(name) > NAME_LENGTH && bar + 1 < p->all.bars + p->all.count)
+		next = words_shared(name, bar[1].tensor->name);
+	shared = next > shared ? next : shared;
+	shown = hct_text_printable(name + shared);
+	if (!shown)
+		return NULL;
+	n = strlen(shown);
+	tail = n - NAME_LENGTH / 2;
+	while (n > NAME_LENGTH && (shown[head] & 0xc0) == 0x80)
+		head--;
+	while (n > NAME_LENGTH && (shown[tail] & 0xc0) == 0x80)
+		tail++;
+	if (n > NAME_LENGTH)
+		n = (size_t)asprintf(&text, "%s%.*s%s%s", shared ? more : "", (int)head, shown,
+				     more, shown + tail);
+	else
+		n = (size_t)asprintf(&text, "%s%s", shared ? more : "", shown);
+	free(shown);
+	return n == (size_t)-1 ? NULL : text;
+}
+
+/* Decides whether lone tensors have names below, and how much room these take. */
+static void place_names(struct plot *p)
+{
+	const struct hct_bar *last = NULL;
+	double closest = NAME_WIDTH;
+	size_t longest = 0;
+
+	for (size_t i = 0; i < p->all.count; i++) {
+		const struct hct_bar *bar = &p->all.bars[i];
+
+		if (bar->stack >= 0)
+			continue;
+		if (p->lone++)
+			closest = fmin(closest, (bar->x - last->x) * p->unit);
+		last = bar;
+	}
+	p->named = p->lone && p->lone <= MOST_NAMED && closest >= NAME_WIDTH;
+	for (size_t i = 0; p->named && i < p->all.count; i++) {
+		char *name = p->all.bars[i].stack < 0 ? short_name(p, &p->all.bars[i]) : NULL;
+
+		if (name && strlen(name) > longest)
+			longest = strlen(name);
+		free(name);
+	}
+	p->bottom = BOTTOM;
+	if (longest)
+		p->bottom = fmax(BOTTOM, 36 + ceil(LETTER * (double)longest));
+}
 
 static void lay_out(struct plot *p)
 {
-	double x = GROUP_GAP, most = 1, least_error = 1, most_error = 0;
+	double x = GROUP_GAP;
 
-	for (size_t i = 0; i < p->count; i++) {
-		struct bar *bar = &p->bars[i];
+	for (size_t i = 0; i < p->all.count; i++) {
+		struct hct_bar *bar = &p->all.bars[i];
 
-		if (i && !same_group(bar, bar - 1))
+		if (i && !hct_bars_same_layer(bar, bar - 1))
 			x += GROUP_GAP;
 		bar->x = x++;
-		most = fmax(most, bar->bits);
-		if (bar->error > 0) {
-			least_error = fmin(least_error, bar->error);
-			most_error = fmax(most_error, bar->error);
-		}
 	}
 	x += GROUP_GAP;
 	p->width = fmin(fmax(x * BAR_WIDTH, LEAST_WIDTH), MOST_WIDTH);
 	p->unit = fmin(p->width / x, 40);
-	p->most_bits = most <= 4 ? ceil(most) : most <= 8 ? 2 * ceil(most / 2) : 4 * ceil(most / 4);
-	if (!(most_error > 0))
-		most_error = least_error = 1e-2;
-	p->decade = (int)ceil(log10(most_error));
-	p->decades = p->decade - (int)floor(log10(least_error));
-	p->decades = p->decades < 1 ? 1 : p->decades;
+	scale_bits(p);
+	scale_errors(p);
+	place_names(p);
 }
 
 static double bits_y(const struct plot *p, double bits)
@@ -263,64 +246,93 @@ static void draw_axes(const struct plot *p)
 	hct_svg_text(p->out, 20, middle, 13, HCT_SVG_MIDDLE, -90, INK, "relative error");
 }
 
+/* The name of a lone tensor below it. */
+static void draw_name(const struct plot *p, const struct hct_bar *bar)
+{
+	char *text = short_name(p, bar);
+
+	if (text)
+		hct_svg_text(p->out, LEFT + (bar->x + .5) * p->unit + 4,
+			     TOP + BARS + GAP + POINTS + 8, 11, HCT_SVG_END, -90, PALE, text);
+	free(text);
+}
+
 /* Every other layer on a band of its own, with its number below. */
 static void draw_layers(const struct plot *p)
 {
 	double foot = TOP + BARS + GAP + POINTS, labelled = 0;
 	unsigned groups = 0;
 
-	for (size_t i = 0, end; i < p->count; i = end) {
-		const struct bar *bar = &p->bars[i];
-		double x, width;
-		char text[16];
+	for (size_t i = 0, end; i < p->all.count; i = end) {
+		const struct hct_bar *bar = &p->all.bars[i];
+		double x, width, room = LABEL_WIDTH;
+		char text[16] = "other";
 
 		for (end = i + 1;
-		     end < p->count && same_group(bar, &p->bars[end]) && bar->stack >= 0;)
+		     end < p->all.count && hct_bars_same_layer(bar, &p->all.bars[end]);)
 			end++;
 		x = LEFT + (bar->x - GROUP_GAP / 2) * p->unit;
 		width = ((double)(end - i) + GROUP_GAP) * p->unit;
-		if (bar->stack < 0)
+		if (bar->stack >= 0) {
+			if (groups++ % 2 == 0) {
+				hct_svg_rect(p->out, x, TOP, width, BARS, BAND, NULL);
+				hct_svg_rect(p->out, x, TOP + BARS + GAP, width, POINTS, BAND,
+					     NULL);
+			}
+			snprintf(text, sizeof(text), "%u", bar->layer);
+		} else if (p->named || p->lone == p->all.count) {
 			continue;
-		if (groups++ % 2 == 0) {
-			hct_svg_rect(p->out, x, TOP, width, BARS, BAND, NULL);
-			hct_svg_rect(p->out, x, TOP + BARS + GAP, width, POINTS, BAND, NULL);
+		} else {
+			room += LABEL_WIDTH / 2;
 		}
-		if (x + width / 2 - labelled < LABEL_WIDTH)
+		if (x + width / 2 - labelled < room)
 			continue;
-		labelled = x + width / 2;
-		snprintf(text, sizeof(text), "%u", bar->layer);
-		hct_svg_text(p->out, labelled, foot + 16, 11, HCT_SVG_MIDDLE, 0, PALE, text);
+		labelled = x + width / 2 + room - LABEL_WIDTH;
+		hct_svg_text(p->out, x + width / 2, foot + 16, 11, HCT_SVG_MIDDLE, 0, PALE, text);
 	}
+	for (size_t i = 0; p->named && i < p->all.count; i++)
+		if (p->all.bars[i].stack < 0)
+			draw_name(p, &p->all.bars[i]);
 }
 
-/* The words before the layer number, below each stack. */
+/* The words before the layer number, below each stack with room for them; where there is none,
+ * what the axis shows. */
 static void draw_stacks(const struct plot *p)
 {
 	double foot = TOP + BARS + GAP + POINTS;
+	int titled = 0;
 
-	for (size_t i = 0, end; i < p->count; i = end) {
-		const struct bar *bar = &p->bars[i];
+	for (size_t i = 0, end; i < p->all.count; i = end) {
+		const struct hct_bar *bar = &p->all.bars[i];
 		double middle;
 		char *text;
 
-		for (end = i + 1; end < p->count && p->bars[end].stack == bar->stack;)
+		for (end = i + 1; end < p->all.count && p->all.bars[end].stack == bar->stack;)
 			end++;
-		if (bar->stack < 0 || p->bars[end - 1].x - bar->x < 4)
+		if (bar->stack < 0 || p->all.bars[end - 1].x - bar->x < 4)
 			continue;
 		if (asprintf(&text, "layers of %.*s", (int)(bar->prefix ? bar->prefix - 1 : 0),
 			     bar->tensor->name) < 0)
 			return;
-		middle = LEFT + (bar->x + p->bars[end - 1].x + 1) / 2 * p->unit;
-		if ((double)strlen(text) * 7 < (p->bars[end - 1].x - bar->x + 1) * p->unit)
+		middle = LEFT + (bar->x + p->all.bars[end - 1].x + 1) / 2 * p->unit;
+		if ((double)strlen(text) * 7 < (p->all.bars[end - 1].x - bar->x + 1) * p->unit) {
 			hct_svg_text(p->out, middle, foot + 36, 12, HCT_SVG_MIDDLE, 0, INK, text);
+			titled = 1;
+		}
 		free(text);
 	}
+	if (titled || !p->all.count)
+		return;
+	hct_svg_text(p->out, LEFT + (p->all.bars[p->all.count - 1].x + 1 + GROUP_GAP) / 2 * p->unit,
+		     foot + p->bottom - 20, 12, HCT_SVG_MIDDLE, 0, INK,
+		     p->lone == p->all.count ? "tensors" : "layers");
 }
 
-static void draw_tensor(const struct plot *p, const struct bar *bar)
+static void draw_tensor(const struct plot *p, const struct hct_bar *bar)
 {
 	double x = LEFT + bar->x * p->unit, gap = p->unit > 4 ? .12 * p->unit : 0;
-	double y = bits_y(p, bar->bits), radius = fmin(fmax(.3 * p->unit, 1.5), 4);
+	double y = bits_y(p, fmin(bar->bits, p->most_bits)),
+	       radius = fmin(fmax(.3 * p->unit, 1.5), 4);
 	char *shape = hct_shape_text(bar->tensor), *text = NULL;
 	int n;
 
@@ -342,6 +354,26 @@ static void draw_tensor(const struct plot *p, const struct bar *bar)
 	free(shape);
 }
 
+/* A gap in each bar that is cut off, and above it the bits where there is room for them. */
+static void draw_cuts(const struct plot *p)
+{
+	double written = 0;
+	char text[16];
+
+	for (size_t i = 0; i < p->all.count; i++) {
+		double x = LEFT + p->all.bars[i].x * p->unit;
+
+		if (p->all.bars[i].bits <= p->most_bits)
+			continue;
+		hct_svg_rect(p->out, x, TOP + 10, p->unit, 4, PAPER, NULL);
+		if (x - written < CUT_WIDTH)
+			continue;
+		written = x;
+		snprintf(text, sizeof(text), "%.1f", p->all.bars[i].bits);
+		hct_svg_text(p->out, x + p->unit / 2, TOP - 4, 10, HCT_SVG_MIDDLE, 0, PALE, text);
+	}
+}
+
 static void draw_key(const struct plot *p, double x, const char *colour, int round,
 		     const char *text)
 {
@@ -357,13 +389,13 @@ static void draw_heading(const struct plot *p, const char *name)
 	char from[HCT_UNITS_MAX], to[HCT_UNITS_MAX], text[256], more[64] = "";
 
 	hct_svg_text(p->out, LEFT, 26, 16, HCT_SVG_START, 0, INK, name);
-	if (p->left_out)
-		snprintf(more, sizeof(more), "; %zu small tensor%s not shown", p->left_out,
-			 p->left_out == 1 ? "" : "s");
-	snprintf(text, sizeof(text), "%s as %s, ratio %.2f, %.3f bits a weight%s",
-		 hct_units_size(p->total.source_bytes, from),
-		 hct_units_size(p->total.stored_bytes, to), hct_tally_ratio(&p->total),
-		 hct_tally_bits(&p->total), more);
+	if (p->all.left_out)
+		snprintf(more, sizeof(more), "; %zu small tensor%s not shown", p->all.left_out,
+			 p->all.left_out == 1 ? "" : "s");
+	snprintf(text, sizeof(text), "%s as %s, ratio %.2f, %.3f bits a weight%s%s",
+		 hct_units_size(p->all.total.source_bytes, from),
+		 hct_units_size(p->all.total.stored_bytes, to), hct_tally_ratio(&p->all.total),
+		 hct_tally_bits(&p->all.total), more, p->cut ? "; high bars cut off" : "");
 	hct_svg_text(p->out, LEFT, 46, 12, HCT_SVG_START, 0, PALE, text);
 	draw_key(p, LEFT, LOSSY, 0, "bits, with loss");
 	draw_key(p, LEFT + 120, LOSSLESS, 0, "bits, lossless");
@@ -373,13 +405,14 @@ static void draw_heading(const struct plot *p, const char *name)
 static void draw(struct plot *p, const char *name)
 {
 	lay_out(p);
-	hct_svg_begin(p->out, LEFT + p->width + RIGHT, TOP + BARS + GAP + POINTS + BOTTOM, name);
+	hct_svg_begin(p->out, LEFT + p->width + RIGHT, TOP + BARS + GAP + POINTS + p->bottom, name);
 	draw_heading(p, name);
 	draw_layers(p);
 	draw_axes(p);
 	draw_stacks(p);
-	for (size_t i = 0; i < p->count; i++)
-		draw_tensor(p, &p->bars[i]);
+	for (size_t i = 0; i < p->all.count; i++)
+		draw_tensor(p, &p->all.bars[i]);
+	draw_cuts(p);
 	hct_svg_end(p->out);
 }
 
@@ -442,12 +475,12 @@ static hct_error print_plot(struct plot *p, const struct hct_options *o, const c
 static hct_error show(const struct hct_opened *b, struct hct_diag *diag)
 {
 	struct plot plot = {0};
-	hct_error err = collect(&plot, b->tree, b->options->details);
+	hct_error err = hct_bars_collect(b->tree, b->options->details, &plot.all);
 
 	/* Nothing is drawn of a bundle of which no file opens. */
-	if (!err && (b->code == HCT_EXIT_OK || plot.total.stored_bytes))
+	if (!err && (b->code == HCT_EXIT_OK || plot.all.total.stored_bytes))
 		err = print_plot(&plot, b->options, b->path, diag);
-	free(plot.bars);
+	hct_bars_free(&plot.all);
 	return err;
 }
 

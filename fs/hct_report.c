@@ -96,6 +96,29 @@ static hct_error read_file(const cJSON *item, struct hct_listed *file)
 	return HCT_OK;
 }
 
+/* NaN when there is none. */
+static double number_of(const cJSON *object, const char *key)
+{
+	return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
+static struct hct_report_loss read_loss(const cJSON *json)
+{
+	const cJSON *lossy = cJSON_GetObjectItemCaseSensitive(json, "lossy");
+	const cJSON *worst = cJSON_GetObjectItemCaseSensitive(lossy, "worst");
+	double tensors = number_of(lossy, "tensors"), elements = number_of(lossy, "weights");
+	struct hct_report_loss loss = {.error = number_of(lossy, "relative_squared_error"),
+				       .cosine = number_of(lossy, "cosine"),
+				       .worst_error = number_of(worst, "relative_squared_error"),
+				       .worst_cosine = number_of(worst, "cosine")};
+
+	if (!(tensors >= 0 && tensors <= MAX_NUMBER && elements >= 0 && elements <= MAX_NUMBER))
+		return (struct hct_report_loss){0};
+	loss.tensors = (uint64_t)tensors;
+	loss.elements = (uint64_t)elements;
+	return loss;
+}
+
 hct_error hct_report_read(const char *folder, struct hct_report *out, struct hct_diag *diag)
 {
 	const cJSON *list, *item;
@@ -109,6 +132,7 @@ hct_error hct_report_read(const char *folder, struct hct_report *out, struct hct
 	err = read_json(path, &json, diag);
 	if (err)
 		goto out;
+	out->loss = read_loss(json);
 	list = cJSON_GetObjectItemCaseSensitive(json, "files");
 	if (!cJSON_IsArray(list)) {
 		err = hct_fail(diag, HCT_ERR_CORRUPT, "%s: not a report of mkhct", path);

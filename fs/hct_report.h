@@ -16,9 +16,17 @@ struct hct_listed {
 	int has_checksum;
 };
 
+/* What mkhct says of the tensors with loss: means by their elements, and the worst by error. */
+struct hct_report_loss {
+	uint64_t tensors, elements; /* 0: it says nothing */
+	double error, cosine;       /* error: relative squared */
+	double worst_error, worst_cosine;
+};
+
 struct hct_report {
 	struct hct_listed *files;
 	size_t count;
+	struct hct_report_loss loss;
 };
 
 /* Reads the report of the bundle in a folder; *out is to be freed in any case.  Names come

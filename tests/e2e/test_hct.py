@@ -1,14 +1,28 @@
 """hct: the command line, ls and info, on bundles that mkhct made."""
 
+import json
 import math
 import os
+import re
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 from hct_tool import COMMANDS, close, copy_bundle, hct, hct_json
-from helpers import EXIT_BAD_DATA, EXIT_SYSTEM, EXIT_USAGE, HCT, odd_tensors, sha256
+from helpers import (
+    EXIT_BAD_DATA,
+    EXIT_SYSTEM,
+    EXIT_USAGE,
+    HCT,
+    MKHCT,
+    make_safetensors,
+    odd_tensors,
+    random_tensor,
+    run,
+    sha256,
+)
 
 # The command line --------------------------------------------------------------------
 
@@ -214,3 +228,76 @@ def test_info_text(odd_model, odd_bundle):
     for path in odd_model.rglob("*.safetensors"):
         assert f"sha256 {sha256(path)}  {path.relative_to(odd_model)}" in text
     assert "lossless" in text and "not the same" not in text
+
+
+# Quality, as three tools name it -----------------------------------------------------
+
+
+def quality_tensors(kind):
+    """Matrices with loss among tensors that are none, as in a small llama; mixed: of several
+    dtypes and scales, under a constant that is larger than all else together."""
+    rng = np.random.default_rng(21)
+    tensors = {"embed": random_tensor(rng, "F32", (512, 64))}
+    for i in range(3):
+        tensors[f"layers.{i}.norm"] = random_tensor(rng, "F32", (4096,))
+        dtype = ("F32", "BF16", "F16")[i if kind == "mixed" else 0]
+        tensors[f"layers.{i}.q"] = random_tensor(rng, dtype, (64, 64))
+        tensors[f"layers.{i}.up"] = random_tensor(rng, dtype, (64, 172))
+    if kind == "mixed":
+        few = rng.standard_normal((96, 96)) * (rng.random((96, 96)) < 0.05) * 1e-6
+        tensors["few"] = "F32", (96, 96), few.astype("<f4").tobytes()
+        tensors["mask"] = "F32", (1,), np.array([-3e38], "<f4").tobytes()
+        tensors["ids"] = "I64", (64,), np.arange(64).tobytes()
+    return tensors
+
+
+@pytest.mark.parametrize("options", [(), ("--retention", ".5"), ("--policy", "hybrid", "--effort", "1")])
+@pytest.mark.parametrize("kind", ["llama", "mixed"])
+def test_one_quality_in_three_tools(tmp_path, kind, options):
+    """The report of mkhct, hct info and hct compare name the same mean and the same worst tensor."""
+    source, bundle = tmp_path / "source", tmp_path / "bundle"
+    source.mkdir()
+    make_safetensors(source / "model.safetensors", quality_tensors(kind))
+    table = run(MKHCT, *options, source, bundle).stdout
+    report = json.loads((bundle / ".hct" / "report.json").read_text())["lossy"]
+    info, compared = hct_json("info", bundle)["lossy"], hct_json("compare", source, bundle)["differ"]
+    assert info["cosine_measured"] is True
+    assert info["tensors"] == compared["tensors"] == report["tensors"]
+    for found in (info, compared):
+        assert found["cosine"] == pytest.approx(report["cosine"], abs=2e-6)
+        assert found["relative_squared_error"] == pytest.approx(report["relative_squared_error"], rel=1e-4)
+        assert found["grade"] == report["grade"]
+        assert found["worst"]["tensor"] == report["worst"]["tensor"]
+        assert found["worst"]["cosine"] == pytest.approx(report["worst"]["cosine"], abs=2e-6)
+    texts = hct("info", bundle).stdout, hct("compare", "-q", source, bundle).stdout
+    said = re.search(r"mean cosine to the source is (\d\.\d+)", table)[1]
+    for text in texts:
+        (mean,) = [t for t in text.splitlines() if t.lstrip().startswith("mean")]
+        (worst,) = [t for t in text.splitlines() if t.lstrip().startswith("worst")]
+        shown = float(re.search(r" cosine (\d\.\d+)", mean)[1])
+        assert shown == pytest.approx(float(said), abs=1.01e-5)
+        assert worst.endswith(f": {report['worst']['tensor']}")
+
+
+def test_info_without_the_report(tmp_path):
+    """A file by itself, or under a report of others, has the least cosines of its errors."""
+    source, bundle = tmp_path / "source", tmp_path / "bundle"
+    source.mkdir()
+    make_safetensors(source / "model.safetensors", quality_tensors("llama"))
+    run(MKHCT, "-q", "--retention", ".5", source, bundle)
+    measured = hct_json("info", bundle)["lossy"]
+    alone = hct_json("info", bundle / "model.safetensors.hct")["lossy"]
+    path = bundle / ".hct" / "report.json"
+    report = json.loads(path.read_text())
+    for key, value in (("cosine", 0.5), ("cosine", "x"), ("weights", 7), ("relative_squared_error", 0.01)):
+        forged = {**report, "lossy": {**report["lossy"], key: value}}
+        path.write_text(json.dumps(forged))
+        assert hct_json("info", bundle)["lossy"] == alone
+    path.write_text("{")
+    assert hct_json("info", bundle)["lossy"] == alone
+    assert alone["cosine_measured"] is False and alone["cosine"] < measured["cosine"]
+    listed = hct_json("ls", bundle)["files"][0]["tensors"]
+    lossy = [(t["elements"], t["relative_squared_error"]) for t in listed if t["relative_squared_error"]]
+    mean = sum(n * math.sqrt(1 - e) for n, e in lossy) / sum(n for n, _ in lossy)
+    assert close(alone["cosine"], mean)
+    assert "cosine at least 0.9" in hct("info", bundle).stdout

@@ -25,6 +25,7 @@ TENSOR_KEYS = (
 TOTAL_KEYS = (
     "elements source_bytes stored_bytes bits_per_weight relative_squared_error cosine ratio"
 ).split()
+DIFFER_KEYS = "tensors elements relative_squared_error cosine grade worst".split()
 
 
 def bf16_values(data):
@@ -105,7 +106,7 @@ FORMS = {
 def test_compare_figures(pair, a, b):
     path_a, path_b = pair / FORMS[a].format("a"), pair / FORMS[b].format("b")
     result = hct_json("compare", path_a, path_b)
-    assert set(result) == {"tensors", "total"}
+    assert list(result) == ["tensors", "differ", "total"]
     expected = known_pair()
     assert [t["name"] for t in result["tensors"]] == list(expected)
     weighed = "a" if a in ("bundle", "hct") and b in ("directory", "file") else "b"
@@ -139,6 +140,19 @@ def test_compare_figures(pair, a, b):
     assert total["stored_bytes"] == on_disk.stat().st_size
     assert close(total["ratio"], total["source_bytes"] / total["stored_bytes"])
     assert close(total["bits_per_weight"], 8 * total["stored_bytes"] / len(all_a))
+    # Means over what differs, by elements.
+    differ = result["differ"]
+    assert list(differ) == DIFFER_KEYS
+    unequal = [t for t in result["tensors"] if t["relative_squared_error"] > 0]
+    assert differ["tensors"] == len(unequal) == 10
+    assert differ["elements"] == sum(t["elements"] for t in unequal)
+    for key in ("relative_squared_error", "cosine"):
+        mean = sum(t[key] * t["elements"] for t in unequal) / differ["elements"]
+        assert close(differ[key], mean)
+    assert differ["grade"] == grade(differ["cosine"]) == "Degraded"
+    worst = next(t for t in unequal if t["name"] == "f32.bad")
+    keys = "relative_squared_error", "cosine", "grade"
+    assert differ["worst"] == {"tensor": "f32.bad", **{k: worst[k] for k in keys}}
 
 
 def test_grades_are_all_met():
@@ -164,6 +178,12 @@ def test_compare_table(pair):
     lines = hct("compare", pair / "a", pair / "b.hct").stdout.splitlines()
     assert lines[0].split() == "ERROR COSINE PSNR MAX ERR GRADE BITS TENSOR".split()
     assert sum("same" in line for line in lines) == 1
+    (mean,) = [line for line in lines if line.startswith("mean")]
+    differ = hct_json("compare", pair / "a", pair / "b.hct")["differ"]
+    assert mean == (
+        f"mean   error {differ['relative_squared_error']:.3g}, cosine {differ['cosine']:.5f}, "
+        "Degraded: by elements, of the 10 that differ"
+    )
     (worst,) = [line for line in lines if line.startswith("worst")]
     assert worst.endswith("f32.bad") and "Poor" in worst
     assert lines[-1].startswith("11 tensors: 1 bit-identical, 10 differ (")
@@ -183,6 +203,8 @@ def test_compare_of_equals(odd_model, odd_bundle, sharded_model, sharded_bundle)
     assert {t["grade"] for t in result["tensors"]} == {"Excellent"}
     total = result["total"]
     assert total["relative_squared_error"] == 0 and total["cosine"] == 1
+    differ = result["differ"]
+    assert list(differ) == DIFFER_KEYS[:-1] and list(differ.values()) == [0, 0, 0, 1, "Excellent"]
     assert total["stored_bytes"] == sum(p.stat().st_size for p in sharded_bundle.glob("*.safetensors.hct"))
 
 
@@ -251,9 +273,13 @@ def test_compare_of_what_is_no_number(tmp_path):
     assert errors == {"bool": 0, "c64": None, "f4": 0, "nan": 0, "none": 0, "zero": 0}
     assert found["c64"]["grade"] == "Poor" and found["c64"]["cosine"] is None
     assert found["none"]["bits_per_weight"] == 0
-    # What differs without a number leaves the total without one.
+    # What differs without a number leaves totals and means without one.
     assert result["total"]["relative_squared_error"] is None
+    assert result["differ"]["relative_squared_error"] is None
+    assert result["differ"]["cosine"] is None and result["differ"]["grade"] == "Poor"
     text = hct("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors").stdout
+    assert "\nmean   error inf, cosine -, Poor: by elements, of the 1 that differ\n" in text
+    assert "\nworst  error inf, cosine -, Poor: c64\n" in text
     assert text.endswith("6 tensors: 4 bit-identical, 1 equal in value only, 1 differ (1 Poor)\n")
     make_safetensors(tmp_path / "c.safetensors", tensors(1, 5))
     (nan,) = [
@@ -262,6 +288,37 @@ def test_compare_of_what_is_no_number(tmp_path):
         if t["name"] == "nan"
     ]
     assert nan["relative_squared_error"] is None and nan["grade"] == "Poor"
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 1e-5])
+def test_compare_of_any_scale(tmp_path, scale):
+    """Squares beyond the range of double show in no figure, nor does one tensor hide another."""
+    rng = np.random.default_rng(12)
+    a, noise, large = rng.standard_normal(5000), rng.standard_normal(5000), np.array([1e308])
+    values = {side: (a + step * noise) * scale for side, step in (("a", 0), ("b", 0.2))}
+    for side, v in values.items():
+        tensors = {
+            "w": ("F64", (50, 100), v.tobytes()),
+            "bias": ("F32", (5000,), (v / scale).astype("<f4").tobytes()),
+            "exact": ("F64", (), large.tobytes()),
+        }
+        make_safetensors(tmp_path / f"{side}.safetensors", tensors)
+    sides = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    result = hct_json("compare", *sides)
+    found = {t["name"]: t for t in result["tensors"]}
+    error, cosine, psnr, largest = expected_figures(a, a + 0.2 * noise)
+    for name, unit in (("w", scale), ("bias", 1)):
+        tensor = found[name]
+        assert tensor["relative_squared_error"] == pytest.approx(error, rel=1e-6)
+        assert tensor["cosine"] == pytest.approx(cosine, rel=1e-6)
+        assert tensor["psnr_db"] == pytest.approx(psnr, rel=1e-6)
+        assert tensor["max_abs_error"] == pytest.approx(largest * unit, rel=1e-5)
+    assert result["differ"]["relative_squared_error"] == pytest.approx(error, rel=1e-6)
+    assert result["differ"]["cosine"] == pytest.approx(cosine, rel=1e-6)
+    # All as one: next to 1e308 little counts, but no figure says equal.
+    assert 0 < result["total"]["relative_squared_error"] < 1e-10 and result["total"]["cosine"] > 0.99
+    (mean,) = [t for t in hct("compare", *sides).stdout.splitlines() if t.startswith("mean")]
+    assert f"error {error:.3g}, cosine {cosine:.5f}" in mean
 
 
 def test_compare_lists_what_cannot_be_compared(tmp_path):
@@ -332,8 +389,9 @@ def test_compare_with_a_damaged_side(tmp_path, sharded_model, sharded_bundle):
     assert done.stdout.startswith("no tensor was compared; ") and done.stdout.count("\n") == 1
     # What is missing because a file does not open is counted, not listed.
     assert "is only in" not in done.stderr
-    total = hct_json("compare", sharded_model, bundle, expect=EXIT_BAD_DATA)["total"]
-    assert list(total) == TOTAL_KEYS and set(total.values()) == {None}
+    result = hct_json("compare", sharded_model, bundle, expect=EXIT_BAD_DATA)
+    assert list(result["total"]) == TOTAL_KEYS and set(result["total"].values()) == {None}
+    assert list(result["differ"].values()) == [0, 0, None, None, None]
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "m.safetensors").write_bytes(b"\xff" * 100)

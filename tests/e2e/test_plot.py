@@ -70,6 +70,78 @@ def test_all_tensors(bundle):
     assert len(drawn) == 37
 
 
+def drawn_texts(root):
+    """[(text, x, whether it stands upright)]"""
+    return [(t.text, float(t.get("x")), "rotate" in (t.get("transform") or "")) for t in root.iter(f"{SVG}text")]
+
+
+def plot_of(folder, tensors, *options):
+    make_safetensors(folder / "m.safetensors", tensors)
+    run(MKHCT, "-q", *options, folder / "m.safetensors", folder / "out")
+    return ElementTree.fromstring(run(HCT, "plot", folder / "out").stdout)
+
+
+def matrices(names):
+    rng = np.random.default_rng(3)
+    return {name: random_tensor(rng, "BF16", (72, 64)) for name in names}
+
+
+def below(root, name):
+    """The x of the name that stands upright below its bar."""
+    (found,) = [x for text, x, upright in drawn_texts(root) if upright and text == name]
+    return found
+
+
+def test_tensors_outside_layers_are_named(tmp_path):
+    """Of one that is long, the words that tell it from those beside it are shown, and its end."""
+    common = "module/encoder/transformer/attention"
+    ends = [f"{n}_projection/of_many_heads/kernel" for n in ("query", "key")]
+    long = [f"{common}/{end}" for end in ends]
+    root = plot_of(tmp_path, matrices([*(f"h.{i}.w" for i in range(8)), "wpe", *long]))
+    drawn = bars(root)
+    names = ["wpe", *(f"\u2026{end[:14]}\u2026{end[-16:]}" for end in ends)]
+    for name, (tooltip, x, _, _) in zip(names, drawn[8:], strict=True):
+        assert tooltip.split(" BF16")[0] in ("wpe", *long)
+        assert x < below(root, name) < x + 40
+    # The drawing has room for them: they stand from the points down.
+    foot = max(float(c.get("cy")) for c in root.iter(f"{SVG}circle"))
+    assert float(root.get("height")) > foot + 6 * max(map(len, names))
+    assert any(text == "layers of h" for text, *_ in drawn_texts(root))
+
+
+def test_axes_always_have_titles(tmp_path):
+    for i, (names, title) in enumerate((
+        (["enc.a", "enc.b"], "tensors"),
+        ([f"many.{n}x" for n in range(40)], "tensors"),
+        (["h.0.w", "h.1.w"], "layers"),
+    )):  # fmt: skip
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        root = plot_of(folder, matrices(names))
+        texts = [text for text, *_ in drawn_texts(root)]
+        assert title in texts and "bits a weight" in texts and "relative error" in texts
+        assert ("enc.a" in texts) == (i == 0) and "other" not in texts
+    many = matrices([*(f"h.{n}.w" for n in range(3)), *(f"x{n}" for n in range(30))])
+    (tmp_path / "many").mkdir()
+    texts = drawn_texts(plot_of(tmp_path / "many", many))
+    assert [upright for text, _, upright in texts if text == "other"] and "x1" not in [t for t, *_ in texts]
+
+
+def test_high_bars_are_cut_off(tmp_path):
+    rng = np.random.default_rng(4)
+    tensors = matrices([f"h.{i}.w" for i in range(6)])
+    tensors["h.6.exact"] = "F64", (72, 64), rng.standard_normal(72 * 64).tobytes()
+    root = plot_of(tmp_path, tensors, "--keep", "*exact")
+    (tooltip, x, height, colour) = bars(root)[-1]
+    bits = float(re.search(r": (\d+\.\d+) bits", tooltip)[1])
+    assert bits > 50 and colour == LOSSLESS
+    # The others keep a sixth of the height at least, and the figure stands above the bar.
+    assert all(h > height / 6 for _, _, h, _ in bars(root)[:-1])
+    (at,) = [at for text, at, _ in drawn_texts(root) if text == f"{bits:.1f}"]
+    assert x < at < x + 40
+    assert any("high bars cut off" in text for text, *_ in drawn_texts(root))
+
+
 def test_lossless_and_empty_bundles(tmp_path):
     for name, tensors in {"none": {}, "one": {"a": ("F32", (64, 64), bytes(4 * 64 * 64))}}.items():
         make_safetensors(tmp_path / f"{name}.safetensors", tensors)

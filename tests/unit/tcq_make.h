@@ -9,6 +9,7 @@
 
 #include "codec/bits.h"
 #include "codec/codec.h"
+#include "codec/gaps.h"
 #include "codec/split.h"
 #include "codec/tcq.h"
 
@@ -168,13 +169,7 @@ static inline size_t tcq_make_exceptions(const struct tcq_made *m, float step, s
 
 		if (tcq_below(m->exceptions))
 			continue;
-		if (gap >> rice < HCT_MAX_QUOTIENT) {
-			hct_bits_put_unary(&w, gap >> rice, HCT_MAX_QUOTIENT);
-			hct_bits_put(&w, gap & ((1u << rice) - 1), rice);
-		} else {
-			hct_bits_put_unary(&w, HCT_MAX_QUOTIENT, HCT_MAX_QUOTIENT);
-			hct_bits_put(&w, gap, HCT_GAP_BITS);
-		}
+		hct_gap_put(&w, gap, rice);
 		zeros = tcq_below(9);
 		negative = tcq_below(2);
 		u = tcq_below(1u << zeros);

@@ -210,9 +210,9 @@ static void out_of_range(void **state)
 		hct_metrics_add(&m, &pairs[i][0], &pairs[i][1], 1);
 		assert_int_equal(m.nonfinite_differ, 0);
 		assert_true(hct_metrics_relative_squared_error(&m) > 0);
-		assert_true(hct_metrics_cosine(&m) < 1);
-		assert_true(hct_metrics_cosine(&m) >= -1);
+		assert_true(fabs(hct_metrics_cosine(&m)) <= 1);
 		assert_false(isnan(hct_metrics_psnr_db(&m)));
+		assert_true(hct_metrics_psnr_db(&m) < INFINITY);
 	}
 	for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++) {
 		struct hct_metrics m = {0};
@@ -222,6 +222,76 @@ static void out_of_range(void **state)
 		assert_true(hct_metrics_cosine(&m) == 1);
 		assert_true(hct_metrics_psnr_db(&m) == INFINITY);
 	}
+}
+
+/* Figures do not depend on the scale of both arrays, wherever in double it is, nor on what is
+ * nothing beside them. */
+static void any_scale(void **state)
+{
+	enum { COUNT = 2000 };
+	double a[COUNT + 4] = {0}, b[COUNT + 4] = {0};
+	struct hct_metrics one = {0};
+
+	(void)state;
+	for (int power = -1000; power <= 1020; power += 10) {
+		uint64_t seed = 5;
+		struct hct_metrics m = {0}, merged = {0}, part = {0};
+
+		for (size_t i = 0; i < COUNT; i++) {
+			a[i] = ldexp(noise(&seed), power);
+			b[i] = a[i] + ldexp(.1 * noise(&seed), power);
+		}
+		b[COUNT] = power > 0 ? 1e-6 : 0;
+		hct_metrics_add(&m, a, b, COUNT + 4);
+		if (power == -1000)
+			one = m;
+		close_to(hct_metrics_relative_squared_error(&m),
+			 hct_metrics_relative_squared_error(&one));
+		close_to(hct_metrics_cosine(&m), hct_metrics_cosine(&one));
+		assert_true(fabs(hct_metrics_psnr_db(&m) - hct_metrics_psnr_db(&one)) < 1e-9);
+		assert_true(m.max_abs_error == ldexp(one.max_abs_error, power + 1000));
+		/* Parts of other levels, in either order. */
+		hct_metrics_add(&part, b + COUNT, b + COUNT, 4);
+		hct_metrics_merge(&merged, &part);
+		hct_metrics_merge(&merged, &m);
+		hct_metrics_merge(&merged, &part);
+		assert_int_equal(merged.level, m.level);
+		close_to(hct_metrics_cosine(&merged), hct_metrics_cosine(&one));
+	}
+}
+
+/* A difference that is lost beside what is equal still is one. */
+static void small_beside_large(void **state)
+{
+	static const double a[] = {1e300, 1e-200}, b[] = {1e300, 2e-200};
+	struct hct_metrics m = {0}, huge = {0}, usual = {0};
+	double x = 1e300, y = 3, z = 4;
+
+	(void)state;
+	hct_metrics_add(&m, a, b, 2);
+	assert_true(hct_metrics_relative_squared_error(&m) > 0);
+	assert_true(m.max_abs_error == 1e-200);
+	assert_true(hct_metrics_psnr_db(&m) < INFINITY);
+	hct_metrics_add(&huge, &x, &x, 1);
+	hct_metrics_add(&usual, &y, &z, 1);
+	hct_metrics_merge(&usual, &huge);
+	assert_true(hct_metrics_relative_squared_error(&usual) > 0);
+	assert_true(hct_metrics_relative_squared_error(&usual) < 1e-300);
+}
+
+static void cosines_as_text(void **state)
+{
+	static const struct {
+		double cosine;
+		const char *text;
+	} table[] = {{.99270123, "0.99270"}, {.9999977, "0.9999977"}, {1 - 2e-9, "0.9999999980"},
+		     {1, "0.999999999999"},  {0, "0.00000"},          {-1, "-1.00000"}};
+	char text[HCT_COSINE_TEXT];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++)
+		assert_string_equal(hct_metrics_cosine_text(table[i].cosine, 5, text),
+				    table[i].text);
 }
 
 static void cosine_stays_within_one(void **state)
@@ -339,6 +409,9 @@ int main(void)
 		cmocka_unit_test(one_nonfinite_value_anywhere),
 		cmocka_unit_test(zeros),
 		cmocka_unit_test(out_of_range),
+		cmocka_unit_test(any_scale),
+		cmocka_unit_test(small_beside_large),
+		cmocka_unit_test(cosines_as_text),
 		cmocka_unit_test(cosine_stays_within_one),
 		cmocka_unit_test(grades),
 		cmocka_unit_test(merged_parts_are_the_whole),

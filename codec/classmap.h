@@ -1,0 +1,32 @@
+/* Internal: the class map of a segment (FORMAT.md section 4), which the split and the tcq codec
+ * share: for each run of 2^run_log2 groups the number of its class, in as few bits as the classes
+ * of the tensor need. */
+#ifndef HCT_CLASSMAP_H
+#define HCT_CLASSMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bits of a class in the map. */
+static inline unsigned hct_class_bits(unsigned class_count)
+{
+	return class_count > 1 ? 32u - (unsigned)__builtin_clz(class_count - 1) : 0;
+}
+
+static inline size_t hct_class_runs(unsigned run_log2, size_t groups)
+{
+	return (groups + ((size_t)1 << run_log2) - 1) >> run_log2;
+}
+
+/* Bytes of the map of a segment. */
+static inline size_t hct_class_map_bytes(unsigned class_count, unsigned run_log2, size_t groups)
+{
+	return (hct_class_runs(run_log2, groups) * hct_class_bits(class_count) + 7) / 8;
+}
+
+/* Spreads a map to one byte a run; -1 when it names a class that there is not.  class_count: at
+ * most 256. */
+int hct_class_map_unpack(const uint8_t *bits, unsigned class_count, unsigned run_log2,
+			 size_t groups, uint8_t *map);
+
+#endif
