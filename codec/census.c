@@ -1,5 +1,7 @@
 #include "census.h"
 
+#include <math.h>
+
 hct_error hct_census_take(hct_encoder *e, const struct hct_tensor *t, const uint8_t *data,
 			  uint64_t piece, struct hct_census *all, hct_census_look *look, void *arg)
 {
@@ -22,4 +24,28 @@ hct_error hct_census_take(hct_encoder *e, const struct hct_tensor *t, const uint
 			return HCT_ERR_INTERRUPTED;
 	}
 	return HCT_OK;
+}
+
+const char *hct_census_fault(const struct hct_census *all, const struct hct_tensor *t,
+			     const uint8_t *data)
+{
+	int finite = all->finite, zero = all->energy == 0;
+
+	if (finite && !zero)
+		return NULL;
+	if (t->dtype == HCT_DTYPE_F64) {
+		uint64_t elements = hct_tensor_bytes(t) / sizeof(double);
+
+		finite = zero = 1;
+		for (uint64_t i = 0; i < elements && finite; i++) {
+			double x;
+
+			hct_dtype_to_double(t->dtype, data + i * sizeof x, 1, &x);
+			finite = isfinite(x);
+			zero &= x == 0;
+		}
+	}
+	return !finite ? "it has NaN or infinity"
+	       : zero  ? "it is zero"
+		       : "its values are out of range";
 }

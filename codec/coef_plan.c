@@ -431,14 +431,15 @@ static hct_error choose_shape(struct planner *p, struct shape *best)
 /* What cannot be coded, or need not. */
 static const char *objection(const struct planner *p)
 {
+	const char *fault;
+
 	if (p->tensor->rank < 2)
 		return "it is no matrix";
 	if (p->elements < MIN_ELEMENTS)
 		return "it is too small";
-	if (!p->census.finite)
-		return "it has NaN or infinity";
-	if (p->census.energy == 0)
-		return "it is zero";
+	fault = hct_census_fault(&p->census, p->tensor, p->data);
+	if (fault)
+		return fault;
 	if (!(p->census.energy < 1e35) || p->census.energy / (double)p->elements < 1e-50)
 		return "its values are out of range";
 	return NULL;

@@ -22,6 +22,8 @@
 #define DEFAULT_EFFORT 5
 /* Lossy tensors of up to that many elements are compared with lossless coding. */
 #define SMALL_ELEMENTS 65536u
+/* Bits of an element that a layer more may cost. */
+#define LAYER_COST 0.15
 /* Share of a table's bytes that is left when PARAMS is compressed, about. */
 #define TABLE_SHARE 0.7
 
@@ -243,7 +245,7 @@ static hct_error plan_lowrank(hct_encoder *e, hct_plan *p, const uint8_t *data,
 	hct_error err;
 
 	if (!p->tcq || goal->layers > 1)
-		return HCT_OK;
+		return HCT_OK; /* see plan_layers */
 	err = hct_lowrank_plan_create(e, p->tensor, data, goal, p->bits,
 				      goal->method == HCT_METHOD_AUTO, &p->lowrank);
 	if (err || !p->lowrank)
@@ -295,6 +297,39 @@ static hct_error compare_lossless(hct_encoder *e, hct_plan *p, const uint8_t *da
 	return err;
 }
 
+/* Decides on the quantiser, or on low-rank factors where these may be and take fewer bits. */
+static hct_error plan_quantiser(hct_encoder *e, hct_plan *p, const uint8_t *data,
+				const struct hct_goal *goal)
+{
+	hct_error err = plan_tcq(e, p, data, goal);
+
+	return !err && goal->method != HCT_METHOD_TCQ ? plan_lowrank(e, p, data, goal) : err;
+}
+
+/* The same with as many layers as are wanted, or fewer where they cannot be made or cost much more
+ * than one: what low-rank factors hold, or a few giants, has no use for refinements. */
+static hct_error plan_layers(hct_encoder *e, hct_plan *p, const uint8_t *data,
+			     const struct hct_goal *goal)
+{
+	hct_plan single = *p;
+	struct hct_goal g = *goal;
+	hct_error err;
+
+	g.layers = 1;
+	err = plan_quantiser(e, &single, data, &g);
+	for (g.layers = goal->layers; !err && is_lossy(&single) && g.layers > 1; g.layers--) {
+		err = plan_quantiser(e, p, data, &g);
+		if (!err && is_lossy(p) &&
+		    p->bits <= single.bits + LAYER_COST * (double)(g.layers - 1)) {
+			drop_lossy(&single);
+			return HCT_OK;
+		}
+		drop_lossy(p);
+	}
+	*p = single;
+	return err;
+}
+
 /* Decides on a lossy coding; is_lossy() stays 0 when there is to be none. */
 static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
 			    const struct hct_goal *goal)
@@ -308,9 +343,7 @@ static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
 		err = plan_coef(e, p, data, goal);
 		break;
 	default:
-		err = plan_tcq(e, p, data, goal);
-		if (!err && goal->method != HCT_METHOD_TCQ)
-			err = plan_lowrank(e, p, data, goal);
+		err = plan_layers(e, p, data, goal);
 	}
 	if (!err && is_lossy(p) && elements_of(p) <= SMALL_ELEMENTS)
 		err = compare_lossless(e, p, data);

@@ -37,7 +37,7 @@ enum hct_method {
 	HCT_METHOD_TOPK,  /* the largest coefficients, 4 bits each */
 	HCT_METHOD_MIXED, /* the same, those of highest energy in FP16 */
 	HCT_METHOD_SVD,   /* low-rank factors, coded by the quantiser, where these take fewer bits
-			   * than tcq, and otherwise tcq, as with several layers */
+			   * than tcq, and otherwise tcq */
 	HCT_METHOD_INT4   /* 4 bits for each element, a scale for each 32 */
 };
 
@@ -52,7 +52,8 @@ struct hct_goal {
 	double retention;  /* TOPK and MIXED: share of coefficients that are kept, above 0 to 1 */
 	double fp16_ratio; /* MIXED: share of these in FP16, 0 to 1 */
 	/* From 1 to HCT_GOAL_MAX_LAYERS, 0 means 1: refinements after each of which a reader can
-	 * stop; the last one reaches the error. */
+	 * stop; the last one reaches the error.  A tensor has fewer where so many cannot be made,
+	 * or cost more than .15 bits of an element each; with TOPK, MIXED and INT4 it has one. */
 	unsigned layers;
 };
 

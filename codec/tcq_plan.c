@@ -16,8 +16,11 @@
 #include "widen.h"
 
 #define SEGMENT_LOG2 16
-/* Most bits of a layer beyond the one before it, and the largest error of the first one. */
+/* Most and least bits of a layer beyond the one before it; the error of the first one, that of 2
+ * bits of white noise, and its largest where there are too few bits for all layers. */
 #define LAYER_BITS 1.5
+#define LEAST_BITS 0.5
+#define FIRST      0.0713
 #define COARSEST   0.35
 /* Share of a table's bytes that is left when PARAMS is compressed, about. */
 #define TABLE_SHARE 0.7
@@ -28,11 +31,22 @@
 /* Where the mean squared error is less than this of step^2, many values are lost in the step. */
 #define UNEVEN_ERROR  0.2
 #define UNEVEN_SAMPLE (512u << 10) /* elements more */
+/* An error that is off by less, as a share, is corrected and not measured again; a variance of
+ * squared errors, in squares of their mean, beyond which half of a sample does not tell their
+ * mean.  From sums of blocks of so many, since neighbours are alike. */
+#define EVEN   0.01
+#define SPREAD 3.5
+#define BLOCK  4096
+/* Share of the error wanted that rounding must have to be looked at. */
+#define GRAIN 0.02
 /* Passes of a trial, and how often a step is corrected whose error hardly follows it. */
 #define TRIAL_PASSES 3
+#define EVEN_TRIES   3
 #define SETTLE_TRIES 6
 /* Share of the error wanted that is near enough when nothing nearer is found. */
 #define SETTLED 1.005
+/* Of an element, mean squared: the largest step is 2^99. */
+#define MAX_ERROR (0x1p198 / 4)
 /* Bands with the most energy, and how many times their share they must have to be looked at. */
 #define PEAKS      4
 #define PEAK_SHARE 4
@@ -74,7 +88,9 @@ struct planner {
 	struct hct_census census;
 	uint64_t elements, rows;
 	uint32_t columns;
-	int uneven; /* error and step do not go together as they do where all values are large */
+	int uneven;    /* error and step do not go together as they do where all values are large */
+	double spread; /* of the errors measured last: see SPREAD */
+	float lambda[HCT_TCQ_MAX_LAYERS]; /* of the layers as fitted */
 	struct hct_tcq_sample s;
 	/* The bands with the most energy, apart, when they have far more than their share. */
 	uint64_t peaks[PEAKS];
@@ -168,9 +184,11 @@ static double layer_error(const struct planner *p, unsigned layer)
 
 	if (later) {
 		/* In even steps, from an error that is worth having. */
-		double bits = .5 * log2(COARSEST / d) / (p->goal->layers - 1);
+		unsigned steps = p->goal->layers - 1;
+		double bits = .5 * log2(FIRST / d) / steps;
+		double most = .5 * log2(COARSEST / d) / steps;
 
-		bits = bits > LAYER_BITS ? LAYER_BITS : bits;
+		bits = fmin(fmin(fmax(bits, LEAST_BITS), LAYER_BITS), most);
 		d *= bits > 0 ? exp2(2 * bits * later) : 1;
 	}
 	return d * p->census.energy / (double)p->elements;
@@ -185,21 +203,69 @@ static double scale_error(const struct hct_tcq_tables *t, double error)
 	return error * factor * factor;
 }
 
+/* Makes errors those of the elements that come of them: where these are coarse, rounding does not
+ * just add its own.  x: what is left of n values; room: for n elements. */
+static void round_errors(const struct planner *p, const float *values, float *x, size_t n,
+			 uint8_t *room)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = values[i] - x[i];
+	hct_dequant_find(p->e->simd)->narrow[p->tensor->dtype](x, n, room);
+	hct_widen(p->tensor->dtype, room, n, x);
+	for (size_t i = 0; i < n; i++)
+		x[i] = values[i] - x[i];
+}
+
+/* Sums of whole blocks of squared errors: how many, theirs, and of their squares. */
+struct spread {
+	double blocks, sum, squares;
+};
+
+/* The sum of squares; those of whole blocks are noted. */
+static double add_squares(const float *x, size_t n, struct spread *s)
+{
+	double all = 0;
+
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t end = n - i < BLOCK ? n : i + BLOCK;
+		double sum = 0;
+
+		for (size_t j = i; j < end; j++)
+			sum += (double)x[j] * x[j];
+		all += sum;
+		if (end - i == BLOCK) {
+			s->blocks++;
+			s->sum += sum;
+			s->squares += sum * sum;
+		}
+	}
+	return all;
+}
+
+/* The variance of a squared error as SPREAD has it. */
+static double spread_of(const struct spread *s)
+{
+	return s->sum > 0 ? BLOCK * (s->squares * s->blocks / (s->sum * s->sum) - 1) : 0;
+}
+
 /* Codes a sample with a layer as it is.  The mean square of what is left of the values goes to
  * *error, the bits of a value to *bits; with keep what is left takes the place of the values. half:
  * looks at every second piece only. */
 static hct_error apply_layer(struct planner *p, struct hct_tcq_sample *sample,
-			     const struct hct_tcq_tables *t, unsigned layer, double goal, int keep,
-			     int half, double *error, double *bits)
+			     const struct hct_tcq_tables *t, unsigned layer, int keep, int half,
+			     double *error, double *bits)
 {
-	struct hct_tcq_layer_encoder *le =
-		hct_tcq_layer_encoder_create(t, layer, hct_tcq_lambda(goal, t->layers[layer].step));
+	struct hct_tcq_layer_encoder *le = hct_tcq_layer_encoder_create(t, layer, p->lambda[layer]);
 	size_t scratch = (hct_tcq_scratch(t) + 63) / 64 * 64,
-	       values = HCT_TCQ_PIECE * sizeof(float);
+	       values = 2 * HCT_TCQ_PIECE * sizeof(float);
 	size_t room = hct_tcq_payload_bound(t, &t->layers[layer], HCT_TCQ_PIECE);
 	uint8_t *work = aligned_alloc(64, scratch + values + (room + 63) / 64 * 64);
 	size_t elements = 0, bytes = 0;
 	double sum = 0;
+	struct spread spread = {0};
+	int rounds =
+		!keep && !layer && !t->tile_rows_log2 && !t->tile_columns_log2 &&
+		p->census.rounding > GRAIN * p->goal->relative_squared_error * p->census.energy;
 
 	if (!le || !work) {
 		hct_tcq_layer_encoder_free(le);
@@ -214,13 +280,20 @@ static hct_error apply_layer(struct planner *p, struct hct_tcq_sample *sample,
 		memcpy(x, piece->x, whole * sizeof *x);
 		bytes += hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, piece->column, 1,
 					      work, work + scratch + values);
-		for (size_t j = 0; j < n; j++)
-			sum += (double)x[j] * x[j];
+		if (rounds)
+			round_errors(p, piece->x, x, n, (uint8_t *)(x + HCT_TCQ_PIECE));
+		sum += add_squares(x, n, &spread);
 		if (keep)
 			memcpy(piece->x, x, n * sizeof *x);
 		elements += n;
 	}
 	*error = sum / (double)elements;
+	p->spread = spread_of(&spread);
+	if (rounds) { /* errors are wanted without that of rounding */
+		double own = p->census.rounding / (double)p->elements;
+
+		*error = *error > 1.1 * own ? *error - own : .1 * own;
+	}
 	*bits = 8 * (double)bytes / (double)elements;
 	hct_tcq_layer_encoder_free(le);
 	free(work);
@@ -239,36 +312,40 @@ static unsigned choose_run(const struct planner *p)
 
 /* The error that a layer leaves in the tensor: as in the sample, but for the peaks. */
 static hct_error measure_layer(struct planner *p, const struct hct_tcq_tables *t, unsigned layer,
-			       double goal, int keep, double *error, double *bits)
+			       int keep, double *error, double *bits)
 {
-	hct_error e = apply_layer(p, &p->s, t, layer, goal, keep, !keep && !p->uneven, error, bits);
+	int half = !keep && !p->uneven && p->s.elements < p->elements;
+	hct_error e = apply_layer(p, &p->s, t, layer, keep, half, error, bits);
 	double share = (double)p->peak.elements / (double)p->elements, peak, peak_bits;
 
 	if (e || !p->peak.count)
 		return e;
-	e = apply_layer(p, &p->peak, t, layer, goal, keep, 0, &peak, &peak_bits);
+	e = apply_layer(p, &p->peak, t, layer, keep, 0, &peak, &peak_bits);
 	*error += share * (peak - *error);
 	*bits += share * (peak_bits - *bits);
 	return e;
 }
 
-/* Corrects the step of the last layer by what it really leaves, once: with large values that is
- * exact enough. */
-static hct_error settle_even(struct planner *p, struct hct_tcq_tables *t, double forecast,
-			     double goal)
+/* Corrects the step of the last layer by what it really leaves: with large values once is exact
+ * enough.  Where a few times are not, error and step do not go together, and the tensor is uneven.
+ */
+static hct_error settle_even(struct planner *p, struct hct_tcq_tables *t, double goal)
 {
 	struct hct_tcq_layer *l = &t->layers[t->layer_count - 1];
 	struct hct_tcq_secant secant = {.slope = 2};
 	double error, bits;
-	hct_error e;
 
-	l->step =
-		hct_tcq_next_step(&secant, l->step, forecast / goal); /* tables have moved since */
-	e = measure_layer(p, t, t->layer_count - 1, goal, 0, &error, &bits);
-	secant.ratio = 0;
-	if (!e)
+	for (unsigned i = 0; i < EVEN_TRIES && p->spread < SPREAD; i++) {
+		hct_error e = measure_layer(p, t, t->layer_count - 1, 0, &error, &bits);
+
+		if (e)
+			return e;
 		l->step = hct_tcq_next_step(&secant, l->step, error / goal);
-	return e;
+		if (fabs(error / goal - 1) < EVEN && p->spread < SPREAD)
+			return HCT_OK;
+	}
+	p->uneven = 1;
+	return HCT_OK;
 }
 
 /* Looks for the largest step that leaves no more than the error wanted, where error and step hardly
@@ -282,7 +359,7 @@ static hct_error settle_uneven(struct planner *p, struct hct_tcq_tables *t, doub
 	double found, cost;
 
 	for (unsigned i = 0; i < 2 * SETTLE_TRIES; i++) {
-		hct_error e = measure_layer(p, t, t->layer_count - 1, goal, 0, &found, &cost);
+		hct_error e = measure_layer(p, t, t->layer_count - 1, 0, &found, &cost);
 		float next;
 
 		if (e)
@@ -305,6 +382,21 @@ static hct_error settle_uneven(struct planner *p, struct hct_tcq_tables *t, doub
 	}
 	l->step = good;
 	return good > 0 ? HCT_OK : HCT_ERR_ARGUMENT;
+}
+
+/* Sets the step of the last layer; *bits and *error change where they are measured. */
+static hct_error settle(struct planner *p, struct hct_tcq_tables *t, double forecast, double goal,
+			double *error, double *bits)
+{
+	struct hct_tcq_layer *l = &t->layers[t->layer_count - 1];
+	struct hct_tcq_secant secant = {.slope = 2};
+	hct_error e = HCT_OK;
+
+	if (!p->uneven) { /* tables have moved since the forecast */
+		l->step = hct_tcq_next_step(&secant, l->step, forecast / goal);
+		e = settle_even(p, t, goal);
+	}
+	return !e && p->uneven ? settle_uneven(p, t, goal, error, bits) : e;
 }
 
 /* Fits all layers to the sample as it is transformed; a trial does it in fewer passes and does not
@@ -334,16 +426,17 @@ static hct_error fit_layers(struct planner *p, struct hct_tcq_tables *t, int tri
 		if (e)
 			break;
 		p->uneven |= forecast.error < UNEVEN_ERROR * t->layers[l].step * t->layers[l].step;
+		p->spread = 0;
+		/* In units of step^2, so that the error follows the step from here on. */
+		p->lambda[l] = hct_tcq_lambda(goal_error, t->layers[l].step);
 		layer_bits = forecast.bits + OVERHEAD_BITS;
 		*error = goal_error;
 		if (l + 1 < t->layer_count)
-			e = measure_layer(p, t, l, goal_error, 1, error, &layer_bits);
+			e = measure_layer(p, t, l, 1, error, &layer_bits);
 		else if (trial)
 			*error = forecast.error;
-		else if (p->uneven)
-			e = settle_uneven(p, t, goal_error, error, &layer_bits);
 		else
-			e = settle_even(p, t, forecast.error, goal_error);
+			e = settle(p, t, forecast.error, goal_error, error, &layer_bits);
 		*bits += layer_bits;
 	}
 	*error /= scale_error(t, 1);
@@ -448,13 +541,13 @@ static hct_error choose_shape(struct planner *p, struct shape *best)
 /* What cannot be coded, or need not. */
 static const char *objection(const struct planner *p)
 {
-	if (!p->census.finite)
-		return "it has NaN or infinity";
-	if (p->census.energy == 0)
-		return "it is zero";
+	const char *fault = hct_census_fault(&p->census, p->tensor, p->data);
+
+	if (fault)
+		return fault;
 	if (p->goal->relative_squared_error * p->census.energy < 2 * p->census.rounding)
 		return "its dtype is too coarse for that error";
-	if (!isfinite(p->census.energy) ||
+	if (!isfinite(p->census.energy) || layer_error(p, 0) > MAX_ERROR ||
 	    layer_error(p, p->goal->layers - 1) <
 		    1e-58 * (p->census.energy > 1 ? p->census.energy : 1))
 		return "its values are out of range";
@@ -483,10 +576,7 @@ static hct_error seal(struct planner *p, struct hct_tcq_plan *plan)
 	drop_tables(&plan->t);
 	plan->t = t; /* its column classes are those of params */
 	for (unsigned l = 0; l < t.layer_count; l++) {
-		double error = scale_error(&t, layer_error(p, l));
-
-		plan->layers[l] = hct_tcq_layer_encoder_create(
-			&plan->t, l, hct_tcq_lambda(error, t.layers[l].step));
+		plan->layers[l] = hct_tcq_layer_encoder_create(&plan->t, l, p->lambda[l]);
 		if (!plan->layers[l])
 			return HCT_ERR_NOMEM;
 	}
@@ -583,7 +673,7 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 	hct_tcq_sample_free(&p.peak);
 	if (err != HCT_ERR_ARGUMENT)
 		return err;
-	*why = "that error cannot be reached";
+	*why = "no step of the quantiser reaches that error";
 	return HCT_OK;
 }
 

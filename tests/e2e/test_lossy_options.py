@@ -34,7 +34,7 @@ def importance(tmp_path, text):
         (["--transform", "wavelet"], "--transform: 'wavelet' is not known"),
         (["--encoder", "zip"], "--encoder: 'zip' is not known"),
         (["--encoder", "topk", "--bpw", "4"], "--bpw and --size: the size of topk, mixed and int4"),
-        (["--encoder", "int4", "--layers", "2"], "--layers: only --encoder tcq codes several"),
+        (["--encoder", "int4", "--layers", "2"], "--layers: topk, mixed and int4 code one; leave --encoder out"),
         (["--layers", "5"], "--layers: '5' is no number of layers"),
         (["--quality-sample", "2"], "--quality-sample: '2' is no fraction"),
         (["--keep", "nothing.*"], "--keep nothing.*: matches no tensor of the model"),

@@ -55,6 +55,43 @@ static void expect_lossless(struct tensor *t, double error, const char *why)
 	tensor_free(t);
 }
 
+#define OUT_OF_RANGE "its values are out of range"
+
+/* Of a number in double that is neither 0 nor infinite nothing else is said. */
+static void what_is_out_of_range(void **state)
+{
+	static const double scales[] = {1e-300, 1e-60, 1e60, 1e300};
+	struct tensor t;
+
+	(void)state;
+	measure_seed = 23;
+	for (unsigned i = 0; i < 4; i++)
+		for (unsigned literal = 0; literal < 2; literal++) {
+			struct hct_goal goal = goal_of(D70);
+			struct outcome o;
+
+			goal.method = literal ? HCT_METHOD_INT4 : HCT_METHOD_AUTO;
+			t = tensor_of(HCT_DTYPE_F64, 100, 100);
+			for (size_t j = 0; j < t.n; j++)
+				tensor_set(&t, j, scales[i] * measure_gaussian());
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			assert_non_null(o.plan.why);
+			assert_string_equal(o.plan.why, OUT_OF_RANGE);
+			tensor_set(&t, 7, i % 2 ? NAN : INFINITY);
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			assert_string_equal(o.plan.why, "it has NaN or infinity");
+			memset(t.data, 0, t.n * sizeof(double));
+			tensor_set(&t, 8, -0.);
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			assert_string_equal(o.plan.why, "it is zero");
+			tensor_free(&t);
+		}
+	t = tensor_of(HCT_DTYPE_F32, 100, 100);
+	for (size_t i = 0; i < t.n; i++)
+		tensor_set(&t, i, 1e37 * measure_uniform());
+	expect_lossless(&t, D70, OUT_OF_RANGE);
+}
+
 static void what_stays_lossless(void **state)
 {
 	struct tensor t;
@@ -78,11 +115,7 @@ static void what_stays_lossless(void **state)
 	t = tensor_of(HCT_DTYPE_F32, 100, 100);
 	for (size_t i = 0; i < t.n; i++)
 		tensor_set(&t, i, measure_uniform() < .5 ? 3.4028234e38 : -3.4028234e38);
-	expect_lossless(&t, D70, NULL);
-	t = tensor_of(HCT_DTYPE_F64, 100, 100);
-	for (size_t i = 0; i < t.n; i++)
-		tensor_set(&t, i, 1e300 * measure_gaussian());
-	expect_lossless(&t, D70, NULL);
+	expect_lossless(&t, D70, OUT_OF_RANGE);
 	t = tensor_of(HCT_DTYPE_I16, 100, 100);
 	fill_gaussian(&(struct tensor){.dtype = HCT_DTYPE_BF16, .n = t.n, .data = t.data});
 	expect_lossless(&t, D70, "its dtype");
@@ -260,12 +293,43 @@ static void stubborn_tensors(void **state)
 	assert_int_equal(bad, 0);
 }
 
+/* Several layers where they cannot be made, or cost far more than one: there are fewer, and the
+ * file is no larger for it. */
+static void layers_that_do_not_pay(void **state)
+{
+	void (*const fills[])(struct tensor *) = {outlier_1e30, rank_one};
+
+	(void)state;
+	for (unsigned f = 0; f < 2; f++) {
+		struct tensor t = tensor_of(HCT_DTYPE_F32, 256, 256);
+		struct hct_goal goal = goal_of(D70);
+		struct outcome one, o;
+
+		measure_seed = 24;
+		fills[f](&t);
+		goal.method = HCT_METHOD_AUTO;
+		one = measure(&t, &goal, HCT_SIMD_AUTO);
+		for (goal.layers = 2; goal.layers <= 4; goal.layers++) {
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			assert_true(o.error > 0 && o.error <= 1.01 * D70);
+			assert_true(o.bits <= one.bits + .01);
+			assert_int_equal(o.coding.layers, o.plan.layers);
+		}
+		assert_true(one.bits < .3);
+		tensor_free(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_dtype),      cmocka_unit_test(what_stays_lossless),
-		cmocka_unit_test(no_elements),      cmocka_unit_test(goals_out_of_range),
+		cmocka_unit_test(every_dtype),
+		cmocka_unit_test(what_stays_lossless),
+		cmocka_unit_test(no_elements),
+		cmocka_unit_test(goals_out_of_range),
 		cmocka_unit_test(stubborn_tensors),
+		cmocka_unit_test(what_is_out_of_range),
+		cmocka_unit_test(layers_that_do_not_pay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

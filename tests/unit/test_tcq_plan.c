@@ -181,8 +181,7 @@ static void bits_rise_as_errors_fall(void **state)
 			struct outcome o = measure(&t, &goal, HCT_SIMD_AUTO);
 			/* Near the grain of BF16, values fall back onto the source's. */
 			double least = errors[i] > .1 ? .97 : errors[i] < 5e-5 ? .75 : .99;
-			double most = errors[i] > .1 ? 1.03 : 1.01;
-			int good = o.error > least * errors[i] && o.error < most * errors[i] &&
+			int good = o.error > least * errors[i] && o.error < 1.01 * errors[i] &&
 				   o.bits > bits && o.error < error;
 
 			if (!good)
@@ -193,6 +192,67 @@ static void bits_rise_as_errors_fall(void **state)
 		}
 		tensor_free(&t);
 	}
+}
+
+static void fill_spikes(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i, measure_gaussian() * (measure_uniform() < .02 ? 1 : .02));
+}
+
+/* Every fifth number. */
+static void fill_gaps(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i, measure_uniform() < .2 ? measure_gaussian() : 0);
+}
+
+/* A few columns that are far larger, and few of their numbers: as attention's output has them. */
+static void fill_columns_of_spikes(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i,
+			   measure_student() * (i % t->shape[1] % 97 ? .02 : .6) *
+				   (measure_uniform() < .1 ? 3 : 1));
+}
+
+/* Where most values are lost in the step, the error hardly follows it: it is 1% more than what was
+ * asked for at most all the same, 2% where that takes less than half a bit, and 5% where a tenth of
+ * a bit is enough, since what is left then are few numbers.  It may be less where many values are
+ * lost together. */
+static void heavy_tails_reach_every_error(void **state)
+{
+	static const double snrs[] = {3, 5, 7, 8, 9, 9.9, 10, 10.1, 11, 12, 14, 18.36, 25, 32, 40};
+	void (*const fills[])(struct tensor *) = {fill_laplacian, fill_student,
+						  fill_spikes,    fill_gaps,
+						  fill_sparse,    fill_columns_of_spikes};
+	unsigned bad = 0;
+
+	(void)state;
+	measure_seed = 30;
+	for (unsigned f = 0; f < sizeof fills / sizeof *fills; f++) {
+		struct tensor t = tensor_of(HCT_DTYPE_F32, 384, 768);
+
+		fills[f](&t);
+		for (unsigned i = 0; i < sizeof snrs / sizeof *snrs; i++) {
+			double error = pow(10, -snrs[i] / 10);
+			struct hct_goal goal = goal_of(error);
+			struct outcome o;
+			double most, least;
+
+			goal.effort = i % 3 == 2 ? 9 : 3 + 2 * (i % 3);
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			most = o.bits < .1 ? 1.05 : o.bits < .5 ? 1.02 : 1.01;
+			least = o.bits < .1 ? 0 : o.bits < 1 ? .8 : .98;
+			if (!(o.error < most * error && o.error > least * error)) {
+				print_error("effort %u, matrix %u\n", goal.effort, f);
+				complain("heavy tails", &o, error);
+				bad++;
+			}
+		}
+		tensor_free(&t);
+	}
+	assert_int_equal(bad, 0);
 }
 
 /* Bits at the error that was asked for, of a coder that is a little off. */
@@ -283,7 +343,8 @@ static void layers_refine(void **state)
 				assert_true(fabs(o.error / errors[d] - 1) < .02);
 				for (unsigned l = 1; l < goal.layers; l++)
 					assert_true(o.prefix[l] < .9 * o.prefix[l - 1]);
-				assert_true(o.prefix[0] < .5);
+				/* Of use by itself: 2 bits, or less where four layers share 3. */
+				assert_true(o.prefix[0] < (goal.layers < 4 || d ? .075 : .12));
 				if (corrected(&o, errors[d]) - single > .15 * (goal.layers - 1)) {
 					print_error("%u layers cost %.4f bits more\n", goal.layers,
 						    corrected(&o, errors[d]) - single);
@@ -452,6 +513,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(errors_and_sizes),
 		cmocka_unit_test(bits_rise_as_errors_fall),
+		cmocka_unit_test(heavy_tails_reach_every_error),
 		cmocka_unit_test(more_effort_is_never_larger),
 		cmocka_unit_test(near_to_the_bound),
 		cmocka_unit_test(layers_refine),
