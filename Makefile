@@ -67,11 +67,11 @@ endif
 
 # What only encodes, and may need FFTW and LAPACK: libhctenc.  The rest of codec/ is libhct.
 ENCODER_SRC := $(addprefix codec/, \
-                 appender.c census.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
-                 dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c rank.c \
+                 appender.c census.c check.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
+                 dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c plan.c rank.c \
                  split_encode.c split_plan.c svd.c tcq_classes.c tcq_encode.c \
-                 tcq_encode_avx512.c tcq_fit.c tcq_plan.c tcq_sample.c viterbi.c viterbi_avx2.c \
-                 viterbi_avx512.c widen.c)
+                 tcq_encode_avx512.c tcq_fit.c tcq_layers.c tcq_plan.c tcq_sample.c trial.c viterbi.c \
+                 viterbi_avx2.c viterbi_avx512.c widen.c)
 CODEC_SRC   := $(filter-out $(ENCODER_SRC),$(wildcard codec/*.c))
 FS_SRC     := $(filter-out fs/hctfs.c fs/hct.c fs/fuse_%.c fs/hct_%.c,$(wildcard fs/*.c))
 HCTFS_SRC  := fs/hctfs.c $(wildcard fs/fuse_*.c)
@@ -177,6 +177,17 @@ $(MINILM): contrib/fetch-minilm.sh | $(VENV)/done
 loaders: all $(VENV_LOADERS)/done $(MINILM)
 	$(Q)HF_HUB_OFFLINE=1 HCT_MINILM='$(abspath $(MINILM))' $(call PYTEST,$(VENV_LOADERS)) tests/e2e/test_loaders.py $(ARGS)
 
+# The writer is killed, its calls fail, its disk forgets: what it goes on with must be the same.
+KILLS  ?= 3000
+STATES ?= 3000
+$(B)/tests/shim.so: tests/crash/shim.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -fPIC -shared -Wall -Wextra -o $@ $< -ldl
+
+crash: all $(VENV)/done $(B)/tests/shim.so ## kills, failing calls and power cuts; KILLS=3000 STATES=3000
+	$(Q)for t in kill faults power; do HCT_BUILD='$(abspath $(B))' HCT_KILLS=$(KILLS) HCT_STATES=$(STATES) \
+		$(VENV)/bin/python -B tests/crash/$$t.py || exit 1; done
+
 # Under AddressSanitizer and UBSan, in a build folder of their own.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: ## unit and end-to-end tests under ASan and UBSan
@@ -275,7 +286,7 @@ help: ## this list
 		printf 'make %-14s %s\n' "$$goal" "$$text"; done
 
 FORCE:
-.PHONY: all unit e2e loaders sanitize fuzz run-fuzz lint setup check check-loaders quickstart bench \
+.PHONY: all unit e2e crash loaders sanitize fuzz run-fuzz lint setup check check-loaders quickstart bench \
         install uninstall clean distclean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -1,6 +1,7 @@
 #!/bin/bash
-# make bench: lossless coding, reading through a mount, and lossy coding, beside the peers of each, in
-# one run.  Rates are for one core and depend on the machine; compare them within one output only.
+# make bench: lossless coding, reading through a mount, mkhct from end to end, and lossy coding, beside
+# the peers of each, in one run.  Rates are for one core and depend on the machine; compare them
+# within one output only.
 #
 #     make bench ONLY='frontier peers'    some groups
 #     make bench QUICK=1                  less of each, for a look
@@ -13,7 +14,7 @@ build=${HCT_BUILD:-build}
 models=${HCT_MODELS:-../shared/models}
 python=${PYTHON:-python3}
 work=$build/bench
-groups='lossless mount frontier peers gaussian effort layers transforms tiles dct spectral mixed encoders
+groups='lossless mount writer frontier peers gaussian effort layers transforms tiles dct spectral mixed encoders
 	lowrank adaptive importance policies scaling'
 quick=()
 failed=''
@@ -82,6 +83,13 @@ lossless() { # DTYPE
 	else
 		echo '  zipnn, openzl                not to be had: PyPI was not reached'
 	fi
+}
+
+writer() {
+	[ -e "$work/bf16.safetensors" ] ||
+		"$build/bench_lossless" "$model" --dtype bf16 --repeat 1 --write "$work/bf16.safetensors" >/dev/null
+	"$python" -B bench/writer.py "$build" "$work/bf16.safetensors" "$work" --json "$work/writer.json" \
+		${quick[@]+"${quick[@]}"}
 }
 
 # Groups of bench_lossy: DTYPE GROUP OPTION...
@@ -161,6 +169,7 @@ if wanted mount; then
 		"$build/bench_lossless" "$model" --dtype bf16 --repeat 1 --write "$work/bf16.safetensors" >/dev/null
 	timed bench/mount.sh "$work/bf16.safetensors" "$work"
 fi
+if wanted writer; then timed writer; fi
 for dtype in f32 bf16; do
 	if wanted frontier; then timed lossy "$dtype" frontier; fi
 	if wanted peers; then

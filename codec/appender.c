@@ -7,12 +7,15 @@
 
 #include "bytes.h"
 #include "checksum.h"
+#include "codec.h"
 #include "format.h"
 #include "io.h"
 #include "plan.h"
 
 /* Level for the sections of the index. */
 #define INDEX_LEVEL 12
+
+_Static_assert(HCT_APPENDED_EXTENT == HCT_EXTENT_BYTES, "the header promises it");
 
 struct hct_appender {
 	int fd;
@@ -107,34 +110,54 @@ static int grow(uint8_t **buf, size_t *capacity, size_t need)
 	return 1;
 }
 
-hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
-			      struct hct_diag *diag)
+/* Declares the next tensor. */
+static hct_error declare(hct_appender *a, size_t i, const struct hct_appended *t,
+			 struct hct_diag *diag)
 {
 	if (i != a->tensor_count || i >= a->st->count || a->chunks_due)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: tensor %zu declared out of turn",
 				a->name, i);
-	if (plan->bytes != hct_tensor_bytes(&a->st->tensors[i]))
-		return hct_fail(diag, HCT_ERR_ARGUMENT,
-				"%s: tensor %zu declared with another one's plan", a->name, i);
-	if (plan->params_length > HCT_MAX_PARAMS - a->params_length)
+	if (t->params_length > HCT_MAX_PARAMS - a->params_length)
 		return hct_fail(diag, HCT_ERR_LIMIT, "%s: the tensors' tables exceed %u bytes",
 				a->name, HCT_MAX_PARAMS);
-	if (!grow(&a->params, &a->params_capacity, a->params_length + plan->params_length))
+	if (!grow(&a->params, &a->params_capacity, a->params_length + t->params_length))
 		return no_memory(a, diag);
-	a->tensors[i] = (struct hct_tensor_record){.codec = plan->params_length ? plan->codec : 0,
-						   .layers = (uint8_t)plan->layers,
-						   .chunk_bytes = plan->chunk_bytes,
-						   .chunk_count = plan->chunk_count,
+	a->tensors[i] = (struct hct_tensor_record){.codec = t->codec,
+						   .layers = (uint8_t)t->layers,
+						   .chunk_bytes = t->chunk_bytes,
+						   .chunk_count = t->chunk_count,
 						   .first_extent = a->extent_count,
 						   .params_offset = a->params_length,
-						   .params_length = plan->params_length};
-	if (plan->params_length)
-		memcpy(a->params + a->params_length, plan->params, plan->params_length);
-	a->params_length += plan->params_length;
-	a->chunks_due = plan->chunk_count;
+						   .params_length = t->params_length};
+	if (t->params_length)
+		memcpy(a->params + a->params_length, t->params, t->params_length);
+	a->params_length += t->params_length;
+	a->chunks_due = t->chunk_count;
 	a->energy = a->error = 0;
 	a->tensor_count++;
 	return HCT_OK;
+}
+
+/* A tensor that is to be coded so, before its first chunk. */
+static struct hct_appended appended_of(const hct_plan *plan)
+{
+	return (struct hct_appended){.codec = plan->params_length ? plan->codec : 0,
+				     .layers = plan->layers,
+				     .chunk_bytes = plan->chunk_bytes,
+				     .chunk_count = plan->chunk_count,
+				     .params = plan->params,
+				     .params_length = plan->params_length};
+}
+
+hct_error hct_appender_tensor(hct_appender *a, size_t i, const hct_plan *plan,
+			      struct hct_diag *diag)
+{
+	struct hct_appended t = appended_of(plan);
+
+	if (i < a->st->count && plan->bytes != hct_tensor_bytes(&a->st->tensors[i]))
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"%s: tensor %zu declared with another one's plan", a->name, i);
+	return declare(a, i, &t, diag);
 }
 
 /* Appends one layer of a chunk. */
@@ -177,6 +200,134 @@ hct_error hct_appender_chunk(hct_appender *a, const struct hct_encoded *chunk,
 	a->energy += chunk->energy;
 	a->error += chunk->error;
 	t->relative_squared_error = a->energy > 0 ? a->error / a->energy : 0;
+	return HCT_OK;
+}
+
+size_t hct_appender_count(const hct_appender *a)
+{
+	return a->tensor_count;
+}
+
+/* Chunks of tensor i that are there with all their layers. */
+static uint64_t whole_chunks(const hct_appender *a, size_t i)
+{
+	return a->tensors[i].chunk_count - (i + 1 == a->tensor_count ? a->chunks_due : 0);
+}
+
+uint64_t hct_appender_bytes(const hct_appender *a)
+{
+	const struct hct_tensor_record *t = &a->tensors[a->tensor_count - (a->tensor_count > 0)];
+	uint64_t extents =
+		a->tensor_count ? t->first_extent + whole_chunks(a, a->tensor_count - 1) * t->layers
+				: 0;
+	struct hct_extent last;
+
+	if (!extents)
+		return HCT_SUPERBLOCK_BYTES;
+	hct_extent_unpack(a->extents + (extents - 1) * HCT_EXTENT_BYTES, &last);
+	return last.offset + last.length;
+}
+
+void hct_appender_describe(const hct_appender *a, size_t i, struct hct_appended *out)
+{
+	const struct hct_tensor_record *t = &a->tensors[i];
+	int last = i + 1 == a->tensor_count;
+
+	*out = (struct hct_appended){.codec = t->codec,
+				     .layers = t->layers,
+				     .chunk_bytes = t->chunk_bytes,
+				     .chunk_count = t->chunk_count,
+				     .chunks = whole_chunks(a, i),
+				     .energy = last ? a->energy : 0,
+				     .error = last ? a->error : 0,
+				     .params = a->params + t->params_offset,
+				     .params_length = t->params_length,
+				     .extents = a->extents + t->first_extent * HCT_EXTENT_BYTES};
+}
+
+uint64_t hct_appended_bytes(const struct hct_appended *t)
+{
+	uint64_t bytes = t->params_length;
+
+	for (uint64_t i = 0; i < t->chunks * t->layers; i++) {
+		struct hct_extent ext;
+
+		hct_extent_unpack(t->extents + i * HCT_EXTENT_BYTES, &ext);
+		bytes += ext.length;
+	}
+	return bytes;
+}
+
+int hct_appended_matches(const struct hct_appended *t, const hct_plan *plan)
+{
+	struct hct_appended p = appended_of(plan);
+
+	return t->codec == p.codec && t->layers == p.layers && t->chunk_bytes == p.chunk_bytes &&
+	       t->chunk_count == p.chunk_count && t->params_length == p.params_length &&
+	       (!p.params_length || memcmp(t->params, p.params, p.params_length) == 0);
+}
+
+/* Takes extents over that begin where the file has ended so far. */
+static hct_error restore_extents(hct_appender *a, const struct hct_appended *t,
+				 struct hct_diag *diag)
+{
+	size_t count = (size_t)t->chunks * t->layers;
+
+	if (!grow(&a->extents, &a->extent_capacity, (a->extent_count + count) * HCT_EXTENT_BYTES))
+		return no_memory(a, diag);
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *bytes = t->extents + i * HCT_EXTENT_BYTES;
+		struct hct_extent ext;
+
+		hct_extent_unpack(bytes, &ext);
+		if (ext.offset != a->offset || ext.length > HCT_MAX_CHUNK * 2 ||
+		    !hct_codec_find(ext.codec))
+			return hct_fail(diag, HCT_ERR_ARGUMENT,
+					"%s: an extent that is not next to the one before it",
+					a->name);
+		memcpy(a->extents + a->extent_count * HCT_EXTENT_BYTES, bytes, HCT_EXTENT_BYTES);
+		a->extent_count++;
+		a->offset += ext.length;
+	}
+	return HCT_OK;
+}
+
+hct_error hct_appender_restore(hct_appender *a, size_t i, const struct hct_appended *t,
+			       struct hct_diag *diag)
+{
+	uint64_t bytes = i < a->st->count ? hct_tensor_bytes(&a->st->tensors[i]) : 0;
+	uint64_t count = t->chunk_bytes ? bytes / t->chunk_bytes + (bytes % t->chunk_bytes > 0) : 0;
+	hct_error e;
+
+	if (t->chunk_count != count || t->chunks > count || t->layers < 1 ||
+	    t->layers > HCT_GOAL_MAX_LAYERS)
+		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: tensor %zu restored as another one",
+				a->name, i);
+	e = declare(a, i, t, diag);
+	if (!e)
+		e = restore_extents(a, t, diag);
+	if (e)
+		return e;
+	a->chunks_due -= t->chunks;
+	a->energy = t->energy;
+	a->error = t->error;
+	a->tensors[i].relative_squared_error = t->energy > 0 ? t->error / t->energy : 0;
+	return HCT_OK;
+}
+
+hct_error hct_appender_rewind(hct_appender *a, struct hct_diag *diag)
+{
+	const struct hct_tensor_record *t;
+
+	if (!a->tensor_count)
+		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no tensor to take back", a->name);
+	t = &a->tensors[--a->tensor_count];
+	a->extent_count = t->first_extent;
+	a->params_length = t->params_offset;
+	a->chunks_due = 0;
+	a->energy = a->error = 0;
+	a->failed = HCT_OK;
+	a->offset = hct_appender_bytes(a);
 	return HCT_OK;
 }
 

@@ -20,7 +20,7 @@ hct_error hct_census_take(hct_encoder *e, const struct hct_tensor *t, const uint
 		all->finite &= c.finite;
 		if (look)
 			look(arg, number, &c);
-		if (e->watch && e->watch(e->watch_arg, (at + n) * unit))
+		if (hct_encoder_watched(e, (at + n) * unit))
 			return HCT_ERR_INTERRUPTED;
 	}
 	return HCT_OK;

@@ -263,6 +263,8 @@ static hct_error fill_sample(struct planner *p, const struct shape *s, int half)
 		e = hct_tcq_values(&t, p->e->dct, p->tensor->dtype, p->data + at * p->piece * unit,
 				   n, p->values + p->filled);
 		p->filled += n;
+		if (!e && hct_encoder_watched(p->e, (at * p->piece + n) * unit))
+			e = HCT_ERR_INTERRUPTED;
 	}
 	return e;
 }

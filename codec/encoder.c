@@ -8,24 +8,16 @@
 #include "checksum.h"
 #include "codec.h"
 #include "coef_plan.h"
-#include "format.h"
 #include "lowrank_plan.h"
 #include "plan.h"
 #include "split.h"
 #include "tcq_plan.h"
 #include "widen.h"
 
-/* A chunk holds this many elements, or the whole rows nearest below. */
-#define CHUNK_ELEMENTS (128u * 1024u)
-/* Bytes of the tensor's middle with which codecs are compared. */
-#define TRIAL_BYTES    (256u * 1024u)
-#define DEFAULT_EFFORT 5
-/* Lossy tensors of up to that many elements are compared with lossless coding. */
-#define SMALL_ELEMENTS 65536u
-/* Bits of an element that a layer more may cost. */
-#define LAYER_COST 0.15
-/* Share of a table's bytes that is left when PARAMS is compressed, about. */
-#define TABLE_SHARE 0.7
+/* What hct_encoder_memory says: the largest that was measured is 57 MiB, in low-rank factors. */
+#define ENCODER_BYTES ((size_t)64 << 20)
+/* Buffers up to that are kept. */
+#define BUFFER_BYTES (4u << 20)
 
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 {
@@ -65,6 +57,11 @@ void hct_encoder_free(hct_encoder *e)
 	free(e);
 }
 
+size_t hct_encoder_memory(void)
+{
+	return ENCODER_BYTES;
+}
+
 void hct_encoder_watch(hct_encoder *e, int (*watch)(void *arg, uint64_t done), void *arg)
 {
 	e->watch = watch;
@@ -80,6 +77,24 @@ int hct_buffer_reserve(uint8_t **buf, size_t *capacity, size_t size)
 		*capacity = *buf ? size : 0;
 	}
 	return *buf != NULL;
+}
+
+void hct_buffers_shrink(struct hct_encoder *e)
+{
+	struct {
+		uint8_t **buffer;
+		size_t *capacity;
+	} all[] = {{&e->payload, &e->payload_capacity},
+		   {&e->work, &e->work_capacity},
+		   {&e->decoded, &e->decoded_capacity},
+		   {&e->decoding.bytes, &e->decoding.capacity}};
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		if (*all[i].capacity > BUFFER_BYTES) {
+			free(*all[i].buffer);
+			*all[i].buffer = NULL;
+			*all[i].capacity = 0;
+		}
 }
 
 static void transpose(const uint8_t *src, size_t n, unsigned stride, uint8_t *dst)
@@ -107,347 +122,6 @@ size_t hct_zstd_encode(struct hct_encoder *e, const uint8_t *src, size_t n, unsi
 	return ZSTD_isError(length) || length + 1 >= limit ? 0 : length + 1;
 }
 
-/* Bytes of a chunk: whole rows of the last dimension where these are short. */
-static uint32_t choose_chunk(const struct hct_tensor *t)
-{
-	size_t unit = hct_dtype_unit(t->dtype);
-	uint64_t row = t->rank ? t->shape[t->rank - 1] : 1, rows;
-
-	if (hct_dtype_bits(t->dtype) != unit * 8 || row == 0 || row > CHUNK_ELEMENTS)
-		return CHUNK_ELEMENTS * (uint32_t)unit;
-	rows = CHUNK_ELEMENTS / row;
-	return (uint32_t)(rows * row * unit);
-}
-
-/* Keeps the tables of the split codec if that was chosen. */
-static int keep_tables(hct_plan *p)
-{
-	const struct hct_split_tables *t;
-
-	if (p->codec != HCT_CODEC_SPLIT) {
-		hct_split_plan_free(p->split);
-		p->split = NULL;
-		return 1;
-	}
-	t = hct_split_plan_tables(p->split);
-	p->params_length = (uint32_t)hct_split_tables_length(t);
-	p->params = malloc(p->params_length);
-	if (p->params)
-		hct_split_tables_pack(t, p->params);
-	return p->params != NULL;
-}
-
-static uint64_t elements_of(const hct_plan *p)
-{
-	return p->bytes / hct_dtype_unit(p->tensor->dtype);
-}
-
-/* Compares codecs on a piece of the tensor. */
-static void choose_codec(hct_encoder *e, hct_plan *p, const uint8_t *data)
-{
-	size_t unit = hct_dtype_unit(p->tensor->dtype);
-	uint64_t n = p->bytes < TRIAL_BYTES ? p->bytes : TRIAL_BYTES;
-	const uint8_t *piece = data + (p->bytes - n) / 2 / unit * unit;
-	const unsigned strides[] = {1, (unsigned)unit};
-	size_t best = n, length;
-
-	n = n / unit * unit;
-	p->codec = HCT_CODEC_RAW;
-	if (p->split && n) {
-		const struct hct_layout *l = hct_layout_find(p->tensor->dtype);
-
-		length = hct_split_encode(e, p->split, piece, n / l->unit,
-					  (uint64_t)(piece - data) / l->unit, best);
-		if (length) {
-			best = length;
-			p->codec = HCT_CODEC_SPLIT;
-		}
-	}
-	for (size_t i = 0; n && i < (unit > 1 ? 2 : 1); i++) {
-		length = hct_zstd_encode(e, piece, n, strides[i], p->level, best);
-		if (length) {
-			best = length;
-			p->codec = HCT_CODEC_ZSTD;
-			p->stride = strides[i];
-		}
-	}
-	if (n)
-		p->bits = 8 * (double)best / (double)(n / unit);
-}
-
-/* Decides on a lossless codec. */
-static int plan_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
-{
-	const struct hct_layout *layout = hct_layout_find(p->tensor->dtype);
-
-	p->chunk_bytes = choose_chunk(p->tensor);
-	if (layout) {
-		p->split = hct_split_plan_create(p->tensor, layout, data);
-		if (!p->split)
-			return 0;
-	}
-	choose_codec(e, p, data);
-	if (!keep_tables(p))
-		return 0;
-	p->bits += 8 * TABLE_SHARE * p->params_length / (double)elements_of(p);
-	return 1;
-}
-
-/* What lossy plans have in common: their tables are `length` bytes, to be filled in. */
-static hct_error adopt(hct_plan *p, unsigned codec, uint32_t chunk, size_t length)
-{
-	p->codec = (uint16_t)codec;
-	p->chunk_bytes = chunk * (uint32_t)hct_dtype_unit(p->tensor->dtype);
-	free(p->params);
-	p->params = malloc(length);
-	p->params_length = (uint32_t)length;
-	return p->params ? HCT_OK : HCT_ERR_NOMEM;
-}
-
-static hct_error plan_tcq(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			  const struct hct_goal *goal)
-{
-	const struct hct_tcq_tables *t;
-	hct_error err;
-
-	err = hct_tcq_plan_create(e, p->tensor, data, goal, &p->tcq, &p->why);
-	if (err || !p->tcq)
-		return err;
-	t = hct_tcq_plan_tables(p->tcq);
-	hct_tcq_plan_forecast(p->tcq, &p->bits, &p->error);
-	p->layers = t->layer_count;
-	err = adopt(p, HCT_CODEC_TCQ, hct_tcq_plan_chunk(p->tcq), hct_tcq_tables_length(t));
-	if (!err)
-		hct_tcq_tables_pack(t, p->params);
-	return err;
-}
-
-static hct_error plan_coef(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			   const struct hct_goal *goal)
-{
-	hct_error err = hct_coef_plan_create(e, p->tensor, data, goal, &p->coef, &p->why);
-
-	if (err || !p->coef)
-		return err;
-	hct_coef_plan_forecast(p->coef, &p->bits, &p->error);
-	err = adopt(p, HCT_CODEC_COEF, hct_coef_plan_chunk(p->coef), HCT_COEF_TABLE_BYTES);
-	if (!err)
-		hct_coef_tables_pack(hct_coef_plan_tables(p->coef), p->params);
-	return err;
-}
-
-/* Puts low-rank factors in the place of a tcq plan where they take fewer bits. */
-static hct_error plan_lowrank(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			      const struct hct_goal *goal)
-{
-	const uint8_t *params;
-	size_t length;
-	hct_error err;
-
-	if (!p->tcq || goal->layers > 1)
-		return HCT_OK; /* see plan_layers */
-	err = hct_lowrank_plan_create(e, p->tensor, data, goal, p->bits,
-				      goal->method == HCT_METHOD_AUTO, &p->lowrank);
-	if (err || !p->lowrank)
-		return err;
-	hct_tcq_plan_free(p->tcq);
-	p->tcq = NULL;
-	hct_lowrank_plan_forecast(p->lowrank, &p->bits, &p->error);
-	params = hct_lowrank_plan_params(p->lowrank, &length);
-	err = adopt(p, HCT_CODEC_LOWRANK, hct_lowrank_plan_chunk(p->lowrank), length);
-	if (!err)
-		memcpy(p->params, params, length);
-	return err;
-}
-
-static int is_lossy(const hct_plan *p)
-{
-	return p->tcq || p->coef || p->lowrank;
-}
-
-/* Back to nothing, for lossless coding. */
-static void drop_lossy(hct_plan *p)
-{
-	hct_tcq_plan_free(p->tcq);
-	hct_coef_plan_free(p->coef);
-	hct_lowrank_plan_free(p->lowrank);
-	free(p->params);
-	p->tcq = NULL;
-	p->coef = NULL;
-	p->lowrank = NULL;
-	p->params = NULL;
-	p->params_length = 0;
-	p->layers = 1;
-	p->bits = p->error = 0;
-}
-
-/* Drops a lossy plan of a small tensor when lossless coding takes no more. */
-static hct_error compare_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
-{
-	hct_plan rival = {.tensor = p->tensor, .bytes = p->bytes, .level = p->level, .stride = 1};
-	hct_error err = plan_lossless(e, &rival, data) ? HCT_OK : HCT_ERR_NOMEM;
-	int better = !err && rival.bits <= p->bits;
-
-	hct_split_plan_free(rival.split);
-	free(rival.params);
-	if (better) {
-		drop_lossy(p);
-		p->why = "lossless is no larger";
-	}
-	return err;
-}
-
-/* Decides on the quantiser, or on low-rank factors where these may be and take fewer bits. */
-static hct_error plan_quantiser(hct_encoder *e, hct_plan *p, const uint8_t *data,
-				const struct hct_goal *goal)
-{
-	hct_error err = plan_tcq(e, p, data, goal);
-
-	return !err && goal->method != HCT_METHOD_TCQ ? plan_lowrank(e, p, data, goal) : err;
-}
-
-/* The same with as many layers as are wanted, or fewer where they cannot be made or cost much more
- * than one: what low-rank factors hold, or a few giants, has no use for refinements. */
-static hct_error plan_layers(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			     const struct hct_goal *goal)
-{
-	hct_plan single = *p;
-	struct hct_goal g = *goal;
-	hct_error err;
-
-	g.layers = 1;
-	err = plan_quantiser(e, &single, data, &g);
-	for (g.layers = goal->layers; !err && is_lossy(&single) && g.layers > 1; g.layers--) {
-		err = plan_quantiser(e, p, data, &g);
-		if (!err && is_lossy(p) &&
-		    p->bits <= single.bits + LAYER_COST * (double)(g.layers - 1)) {
-			drop_lossy(&single);
-			return HCT_OK;
-		}
-		drop_lossy(p);
-	}
-	*p = single;
-	return err;
-}
-
-/* Decides on a lossy coding; is_lossy() stays 0 when there is to be none. */
-static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
-			    const struct hct_goal *goal)
-{
-	hct_error err;
-
-	switch (goal->method) {
-	case HCT_METHOD_TOPK:
-	case HCT_METHOD_MIXED:
-	case HCT_METHOD_INT4:
-		err = plan_coef(e, p, data, goal);
-		break;
-	default:
-		err = plan_layers(e, p, data, goal);
-	}
-	if (!err && is_lossy(p) && elements_of(p) <= SMALL_ELEMENTS)
-		err = compare_lossless(e, p, data);
-	return err;
-}
-
-static int goal_is_sound(const struct hct_goal *g)
-{
-	int keeps = g->relative_squared_error > 0 &&
-		    (g->method == HCT_METHOD_TOPK || g->method == HCT_METHOD_MIXED);
-
-	return g->relative_squared_error >= 0 && g->relative_squared_error < 1 && g->effort <= 9 &&
-	       g->layers <= HCT_GOAL_MAX_LAYERS && (unsigned)g->transform <= HCT_TRANSFORM_DCT &&
-	       (unsigned)g->method <= HCT_METHOD_INT4 &&
-	       (!keeps || (g->retention > 0 && g->retention <= 1)) &&
-	       (g->method != HCT_METHOD_MIXED || (g->fp16_ratio >= 0 && g->fp16_ratio <= 1));
-}
-
-hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const void *data,
-			  const struct hct_goal *goal, hct_plan **out, struct hct_diag *diag)
-{
-	hct_plan *p = calloc(1, sizeof *p);
-	hct_error err = HCT_OK;
-
-	*out = NULL;
-	if (!p)
-		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", tensor->name);
-	if (goal && !goal_is_sound(goal)) {
-		free(p);
-		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: a goal out of range", tensor->name);
-	}
-	p->tensor = tensor;
-	p->bytes = hct_tensor_bytes(tensor);
-	p->level = p->bytes < (1u << 20) ? 12 : 3;
-	p->stride = 1;
-	p->layers = 1;
-	if (p->bytes && goal && goal->relative_squared_error > 0) {
-		struct hct_goal g = *goal;
-
-		g.effort = g.effort ? g.effort : DEFAULT_EFFORT;
-		g.layers = g.layers ? g.layers : 1;
-		err = plan_lossy(e, p, data, &g);
-	}
-	if (p->bytes && !err && !is_lossy(p) && !plan_lossless(e, p, data))
-		err = HCT_ERR_NOMEM;
-	if (err) {
-		hct_plan_free(p);
-		return hct_fail(diag, err, "%s: %s", tensor->name, hct_error_string(err));
-	}
-	if (p->bytes)
-		p->chunk_count = (p->bytes + p->chunk_bytes - 1) / p->chunk_bytes;
-	*out = p;
-	return HCT_OK;
-}
-
-void hct_plan_free(hct_plan *p)
-{
-	if (!p)
-		return;
-	hct_split_plan_free(p->split);
-	drop_lossy(p);
-	free(p);
-}
-
-void hct_plan_describe(const hct_plan *p, struct hct_plan_info *out)
-{
-	*out = (struct hct_plan_info){.codec = p->bytes ? hct_codec_find(p->codec)->name : "empty",
-				      .why = p->why,
-				      .layers = p->layers,
-				      .tile_rows = 1,
-				      .tile_columns = 1,
-				      .bits = p->bits,
-				      .relative_squared_error = p->error};
-	if (p->tcq) {
-		const struct hct_tcq_tables *t = hct_tcq_plan_tables(p->tcq);
-
-		out->tile_rows = 1u << t->tile_rows_log2;
-		out->tile_columns = 1u << t->tile_columns_log2;
-	}
-	if (p->coef) {
-		const struct hct_coef_tables *t = hct_coef_plan_tables(p->coef);
-
-		out->tile_rows = 1u << t->tile_rows_log2;
-		out->tile_columns = 1u << t->tile_columns_log2;
-	}
-}
-
-uint32_t hct_plan_chunk_bytes(const hct_plan *p)
-{
-	return p->chunk_bytes;
-}
-
-uint64_t hct_plan_chunk_count(const hct_plan *p)
-{
-	return p->chunk_count;
-}
-
-uint32_t hct_plan_chunk_length(const hct_plan *p, uint64_t n)
-{
-	uint64_t left = p->bytes - n * p->chunk_bytes;
-
-	return left < p->chunk_bytes ? (uint32_t)left : p->chunk_bytes;
-}
-
 /* Codes a chunk without loss. */
 static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
 				 size_t length, struct hct_encoded *out)
@@ -455,7 +129,7 @@ static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, 
 	size_t coded = 0;
 
 	out->codec = p->codec;
-	if (p->codec == HCT_CODEC_ZSTD || is_lossy(p)) {
+	if (p->codec == HCT_CODEC_ZSTD || hct_plan_is_lossy(p)) {
 		out->codec = HCT_CODEC_ZSTD;
 		coded = hct_zstd_encode(e, data, length, length % p->stride ? 1 : p->stride,
 					p->level, length);
@@ -501,11 +175,11 @@ hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const 
 	hct_error err = HCT_ERR_LIMIT;
 
 	memset(out, 0, sizeof *out);
-	if (is_lossy(p))
+	if (hct_plan_is_lossy(p))
 		err = encode_lossy(e, p, data, length / unit, n * p->chunk_bytes / unit, out);
 	if (err == HCT_ERR_LIMIT) {
 		err = encode_lossless(e, p, n, data, length, out);
-		if (!err && is_lossy(p)) {
+		if (!err && hct_plan_is_lossy(p)) {
 			struct hct_distance d = {0};
 
 			hct_distance_add(&d, p->tensor->dtype, data, data, length / unit);

@@ -63,6 +63,7 @@ struct hct_goal {
 struct hct_plan_info {
 	const char *codec; /* that its chunks are tried with first: "tcq", "coef", "split" ... */
 	const char *why;   /* why it is lossless although the goal was not; otherwise NULL */
+	const char *note;  /* what was not tried for want of memory; otherwise NULL */
 	unsigned layers;
 	unsigned tile_rows, tile_columns; /* of the transform; 1 and 1 without */
 	double bits;                      /* expected, of an element, tables included */
@@ -90,8 +91,14 @@ struct hct_encoded {
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out);
 void hct_encoder_free(hct_encoder *e);
 
+/* Resident memory that an encoder takes at most while it plans or encodes, whatever the tensor and
+ * the goal, plans that it hands out not included (hct_plan_memory).  It reads tensors where they
+ * lie. */
+size_t hct_encoder_memory(void);
+
 /* From now on, while a tensor is planned, watch(arg, done) is called now and then when `done` of
- * its bytes have been looked at, in order: a caller may let their pages go.  When it returns 1,
+ * its bytes have been looked at, in order: a caller may let their pages go.  With low-rank factors
+ * a tensor is looked at several times, and done begins anew each time.  When it returns 1,
  * hct_plan_create gives up with HCT_ERR_INTERRUPTED.  NULL, as at the start, for none. */
 void hct_encoder_watch(hct_encoder *e, int (*watch)(void *arg, uint64_t done), void *arg);
 
@@ -104,7 +111,17 @@ hct_error hct_plan_create(hct_encoder *e, const struct hct_tensor *tensor, const
 			  const struct hct_goal *goal, hct_plan **out, struct hct_diag *diag);
 void hct_plan_free(hct_plan *p);
 
+/* Bytes that its tables will take of the HCT_TABLES_MAX that one file holds. */
+size_t hct_plan_table_bytes(const hct_plan *p);
+#define HCT_TABLES_MAX (256u << 20)
+
+/* Makes of a plan one that has no tables, and so is lossless; before any chunk of it is encoded.
+ * data as for hct_plan_create. */
+void hct_plan_drop_tables(hct_encoder *e, hct_plan *p, const void *data);
+
 void hct_plan_describe(const hct_plan *p, struct hct_plan_info *out);
+/* Bytes that a plan holds, about: some KiB to 4 MiB, and up to 20 MiB with low-rank factors. */
+size_t hct_plan_memory(const hct_plan *p);
 
 uint32_t hct_plan_chunk_bytes(const hct_plan *p);
 uint64_t hct_plan_chunk_count(const hct_plan *p);
@@ -115,6 +132,15 @@ uint32_t hct_plan_chunk_length(const hct_plan *p, uint64_t n);
  * not the tensor's first byte) lie at data.  Never larger than raw, unless in several layers. */
 hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
 			   struct hct_encoded *out, struct hct_diag *diag);
+
+#define HCT_CHECK_PAD 128
+
+/* Decodes a chunk that hct_encode_chunk has made, for instance after it was read back from a file:
+ * the payloads that it points to are followed by HCT_CHECK_PAD readable bytes, and are not those of
+ * the encoder.  HCT_ERR_DIGEST or HCT_ERR_CORRUPT when it does not decode, layer by layer, to the
+ * bytes that it was made to decode to (the source's, without loss); HCT_ERR_NOMEM. */
+hct_error hct_check_chunk(hct_encoder *e, const hct_plan *p, uint64_t n,
+			  const struct hct_encoded *chunk, struct hct_diag *diag);
 
 #ifdef __cplusplus
 }

@@ -32,9 +32,8 @@
 /* What must come of it, against the rival's bits. */
 #define GAIN 0.99
 /* The error that is near enough, as a share of what is wanted. */
-#define MISSED      1.01
-#define TABLE_SHARE 0.7
-#define CHUNKS      2 /* of other codecs, in one of this */
+#define MISSED 1.01
+#define CHUNKS 2 /* of other codecs, in one of this */
 
 struct hct_lowrank_plan {
 	hct_dtype dtype;
@@ -116,24 +115,26 @@ static void work_free(struct work *w)
 }
 
 /* Codes V, row k times singular value k, so that all numbers of both factors cost the same error,
- * and decodes it.  *done is 0 where it cannot be coded. */
-static hct_error code_v(const struct planner *p, const struct hct_svd *svd, double d,
-			struct work *w, int *done)
+ * and decodes it; svd's v becomes that of w.  *done is 0 where it cannot be coded. */
+static hct_error code_v(const struct planner *p, struct hct_svd *svd, double d, struct work *w,
+			int *done)
 {
-	size_t n = w->rank * p->m.columns;
+	size_t n = w->rank * p->m.a.columns;
 	struct hct_encoded coded = {.codec = 0};
 	struct hct_tcq_plan *plan = NULL;
 	double energy = 0;
 	hct_error e;
 
 	*done = 0;
+	w->v = svd->v;
+	svd->v = NULL;
 	for (size_t k = 0; k < w->rank; k++) {
 		w->scales[k] = 1 / svd->s[k];
-		for (size_t c = 0; c < p->m.columns; c++)
-			w->v[k * p->m.columns + c] = svd->v[k * p->m.columns + c] * svd->s[k];
+		for (size_t c = 0; c < p->m.a.columns; c++)
+			w->v[k * p->m.a.columns + c] *= svd->s[k];
 		energy += (double)svd->s[k] * svd->s[k];
 	}
-	e = plan_factor(p, w->v, w->rank, p->m.columns, d * (double)n / energy, &plan);
+	e = plan_factor(p, w->v, w->rank, p->m.a.columns, d * (double)n / energy, &plan);
 	if (e || !plan)
 		return e;
 	e = pack_factor(plan, &w->v_tables, &w->t.v_tables_length);
@@ -149,38 +150,42 @@ static hct_error code_v(const struct planner *p, const struct hct_svd *svd, doub
 	memcpy(w->v_payload, coded.layers[0].payload, w->t.v_length);
 	memcpy(w->v, p->e->decoded, n * sizeof *w->v); /* what was decoded */
 	w->t.rank = (uint32_t)w->rank;
-	w->t.columns = (uint32_t)p->m.columns;
+	w->t.columns = (uint32_t)p->m.a.columns;
 	w->t.scales = (const uint8_t *)w->scales;
 	hct_lowrank_scale(&w->t, w->v);
+	hct_buffers_shrink(p->e);
 	*done = 1;
 	return HCT_OK;
 }
 
-/* Projects rows of elements: u gets count x rank numbers. */
-static hct_error project(hct_dtype dtype, const uint8_t *data, size_t count, size_t columns,
-			 const float *projector, size_t rank, float *u)
+/* Projects the rows of a matrix: u gets a->rows x rank numbers. */
+static hct_error project(const struct hct_matrix *a, const float *projector, size_t rank, float *u)
 {
-	size_t most = columns < (1u << 18) ? (1u << 18) / columns : 1, n;
+	size_t most = a->columns < (1u << 18) ? (1u << 18) / a->columns : 1, n;
+	size_t pitch = a->columns * hct_dtype_unit(a->dtype);
+	hct_error e = HCT_OK;
 	float *block;
 
-	most = most < count ? most : count;
-	block = malloc(most * columns * sizeof *block);
+	most = most < a->rows ? most : a->rows;
+	block = malloc(most * a->columns * sizeof *block);
 	if (!block)
 		return HCT_ERR_NOMEM;
-	for (size_t r = 0; r < count; r += n) {
-		n = count - r < most ? count - r : most;
-		hct_widen(dtype, data + r * columns * hct_dtype_unit(dtype), n * columns, block);
-		hct_svd_project(block, n, columns, projector, rank, u + r * rank);
+	for (size_t r = 0; r < a->rows && !e; r += n) {
+		n = a->rows - r < most ? a->rows - r : most;
+		hct_widen(a->dtype, a->data + r * pitch, n * a->columns, block);
+		hct_svd_project(block, n, a->columns, projector, rank, u + r * rank);
+		if (a->watch && a->watch(a->watch_arg, (uint64_t)(r + n) * pitch))
+			e = HCT_ERR_INTERRUPTED;
 	}
 	free(block);
-	return HCT_OK;
+	return e;
 }
 
 /* The squared norms of U, and of U V: the sum of U' U times the Gram matrix of V. */
 static void measure_u(const struct planner *p, const struct work *w, double *u, double *product)
 {
 	*u = *product = 0;
-	for (size_t i = 0; i < p->m.rows; i++) {
+	for (size_t i = 0; i < p->m.a.rows; i++) {
 		const float *a = w->u + i * w->rank;
 
 		for (size_t k = 0; k < w->rank; k++) {
@@ -207,10 +212,10 @@ static hct_error try_u(const struct planner *p, const struct work *w,
 	hct_error e = HCT_OK;
 
 	*bytes = *error = 0;
-	for (size_t r = 0; r < p->m.rows && !e; r += n) {
+	for (size_t r = 0; r < p->m.a.rows && !e; r += n) {
 		struct hct_encoded coded = {.codec = 0};
 
-		n = p->m.rows - r < most ? p->m.rows - r : most;
+		n = p->m.a.rows - r < most ? p->m.a.rows - r : most;
 		e = hct_tcq_encode_part(p->e, plan->u, (const uint8_t *)(w->u + r * w->rank),
 					n * w->rank, (uint64_t)r * w->rank, &coded);
 		*bytes += coded.layers[0].length;
@@ -226,10 +231,9 @@ static hct_error plan_u(const struct planner *p, struct work *w, struct hct_lowr
 	double energy, product, bytes, error, left, aim, least, weight = 0;
 	hct_error e;
 
-	e = hct_svd_projector(w->v, w->rank, p->m.columns, plan->projector, w->gram);
+	e = hct_svd_projector(w->v, w->rank, p->m.a.columns, plan->projector, w->gram);
 	if (!e)
-		e = project(plan->dtype, p->m.data, p->m.rows, p->m.columns, plan->projector,
-			    w->rank, w->u);
+		e = project(&p->m.a, plan->projector, w->rank, w->u);
 	if (e)
 		return e;
 	measure_u(p, w, &energy, &product);
@@ -239,7 +243,7 @@ static hct_error plan_u(const struct planner *p, struct work *w, struct hct_lowr
 	for (unsigned i = 0; i < U_TRIES; i++) {
 		hct_tcq_plan_free(plan->u);
 		plan->u = NULL;
-		e = plan_factor(p, w->u, p->m.rows, w->rank, aim / energy, &plan->u);
+		e = plan_factor(p, w->u, p->m.a.rows, w->rank, aim / energy, &plan->u);
 		if (e || !plan->u)
 			return e;
 		e = try_u(p, w, plan, &bytes, &error);
@@ -248,7 +252,7 @@ static hct_error plan_u(const struct planner *p, struct work *w, struct hct_lowr
 			break;
 		aim *= .5 * (U_MOST + least) * left / error;
 	}
-	plan->bits = 8 * bytes / ((double)p->m.rows * (double)p->m.columns);
+	plan->bits = 8 * bytes / ((double)p->m.a.rows * (double)p->m.a.columns);
 	plan->error = (p->m.energy - product + weight * error) / p->m.energy +
 		      hct_rounding_error(plan->dtype);
 	return e ? e : pack_factor(plan->u, &w->u_tables, &w->t.u_tables_length);
@@ -257,7 +261,7 @@ static hct_error plan_u(const struct planner *p, struct work *w, struct hct_lowr
 /* Packs the tables and opens them. */
 static hct_error seal(const struct planner *p, struct work *w, struct hct_lowrank_plan *plan)
 {
-	double all = (double)p->m.rows * (double)p->m.columns;
+	double all = (double)p->m.a.rows * (double)p->m.a.columns;
 	const char *why;
 
 	w->t.v_tables = w->v_tables;
@@ -270,14 +274,15 @@ static hct_error seal(const struct planner *p, struct work *w, struct hct_lowran
 	hct_lowrank_tables_pack(&w->t, plan->params);
 	plan->bits += 8 *
 		      (w->t.v_length + 4. * w->t.rank +
-		       TABLE_SHARE * ((double)w->t.v_tables_length + w->t.u_tables_length)) /
+		       HCT_TABLE_SHARE * ((double)w->t.v_tables_length + w->t.u_tables_length)) /
 		      all;
 	return hct_codec_lowrank.open_tables(p->tensor, plan->params, plan->params_length,
 					     &plan->decoder, &why);
 }
 
-/* Makes a plan of the first `rank` factors; *done is 0 where the error cannot be reached. */
-static hct_error make_plan(const struct planner *p, const struct hct_svd *svd, size_t rank,
+/* Makes a plan of the first `rank` factors, and takes v from svd; *done is 0 where the error cannot
+ * be reached. */
+static hct_error make_plan(const struct planner *p, struct hct_svd *svd, size_t rank,
 			   struct hct_lowrank_plan *plan, int *done)
 {
 	struct work w = {.rank = rank};
@@ -288,20 +293,19 @@ static hct_error make_plan(const struct planner *p, const struct hct_svd *svd, s
 		left += (double)svd->s[k] * svd->s[k];
 	left = left < p->m.error ? left : p->m.error;
 	w.scales = malloc(rank * sizeof *w.scales);
-	w.v = malloc(rank * p->m.columns * sizeof *w.v);
-	w.gram = malloc(rank * rank * sizeof *w.gram);
-	w.u = malloc(p->m.rows * rank * sizeof *w.u);
-	plan->projector = malloc(p->m.columns * rank * sizeof *plan->projector);
 	plan->dtype = p->tensor->dtype;
-	plan->columns = (uint32_t)p->m.columns;
+	plan->columns = (uint32_t)p->m.a.columns;
 	plan->rank = (uint32_t)rank;
 	plan->chunk = CHUNKS * hct_matrix_chunk(plan->columns, 0, 0);
 	*done = 0;
-	if (w.scales && w.v && w.gram && w.u && plan->projector)
-		e = code_v(p, svd, left / ((double)rank * (double)(p->m.rows + p->m.columns)), &w,
-			   done);
-	if (!e && *done) {
-		e = plan_u(p, &w, plan);
+	if (w.scales)
+		e = code_v(p, svd, left / ((double)rank * (double)(p->m.a.rows + p->m.a.columns)),
+			   &w, done);
+	if (!e && *done) { /* what coding V took is free again */
+		w.gram = malloc(rank * rank * sizeof *w.gram);
+		w.u = malloc(p->m.a.rows * rank * sizeof *w.u);
+		plan->projector = malloc(p->m.a.columns * rank * sizeof *plan->projector);
+		e = w.gram && w.u && plan->projector ? plan_u(p, &w, plan) : HCT_ERR_NOMEM;
 		*done = !e && plan->u;
 	}
 	if (!e && *done)
@@ -318,19 +322,20 @@ static int suits(struct planner *p, double error, int quick)
 	const struct hct_tensor *t = p->tensor;
 	size_t side = quick ? MIN_QUICK_SIDE : MIN_SIDE;
 
-	p->m.columns = hct_matrix_columns(t);
-	p->m.rows = (size_t)(hct_tensor_bytes(t) / hct_dtype_unit(t->dtype) / p->m.columns);
-	return t->rank >= 2 && p->m.columns >= side && p->m.rows >= side && error >= MIN_ERROR &&
-	       p->m.columns <= hct_matrix_chunk((uint32_t)p->m.columns, 0, 0);
+	p->m.a.columns = hct_matrix_columns(t);
+	p->m.a.rows = (size_t)(hct_tensor_bytes(t) / hct_dtype_unit(t->dtype) / p->m.a.columns);
+	return t->rank >= 2 && p->m.a.columns >= side && p->m.a.rows >= side &&
+	       error >= MIN_ERROR &&
+	       p->m.a.columns <= hct_matrix_chunk((uint32_t)p->m.a.columns, 0, 0);
 }
 
 /* The sums; *sound is 0 when float32 cannot hold them. */
 static hct_error measure(struct planner *p, double error, int *sound)
 {
 	struct hct_census census;
-	uint64_t elements = (uint64_t)p->m.rows * p->m.columns;
+	uint64_t elements = (uint64_t)p->m.a.rows * p->m.a.columns;
 	hct_error e =
-		hct_census_take(p->e, p->tensor, p->m.data, CENSUS_PIECE, &census, NULL, NULL);
+		hct_census_take(p->e, p->tensor, p->m.a.data, CENSUS_PIECE, &census, NULL, NULL);
 
 	p->m.energy = census.energy;
 	p->m.error = error * p->m.energy;
@@ -340,14 +345,14 @@ static hct_error measure(struct planner *p, double error, int *sound)
 }
 
 /* Decides on the rank and makes a plan; *out stays NULL where that is not worth it. */
-static hct_error try_plan(struct planner *p, struct hct_lowrank_plan **out)
+static hct_error try_plan(struct planner *p, struct hct_lowrank_plan **out, int *bounded)
 {
-	double rival = p->m.rival / ((double)p->m.rows * (double)p->m.columns);
+	double rival = p->m.rival / ((double)p->m.a.rows * (double)p->m.a.columns);
 	struct hct_lowrank_plan *plan = NULL;
 	struct hct_svd svd = {.rank = 0};
 	size_t rank = 0;
 	int done = 0;
-	hct_error e = hct_rank_find(&p->m, &svd, &rank);
+	hct_error e = hct_rank_find(&p->m, &svd, &rank, bounded);
 
 	if (!e && rank) {
 		plan = calloc(1, sizeof *plan);
@@ -365,28 +370,39 @@ static hct_error try_plan(struct planner *p, struct hct_lowrank_plan **out)
 
 hct_error hct_lowrank_plan_create(hct_encoder *e, const struct hct_tensor *tensor,
 				  const uint8_t *data, const struct hct_goal *goal, double rival,
-				  int quick, struct hct_lowrank_plan **out)
+				  int quick, struct hct_lowrank_plan **out, const char **note)
 {
 	struct planner p = {.e = e,
 			    .tensor = tensor,
 			    .effort = goal->effort,
-			    .m = {.dtype = tensor->dtype, .data = data}};
+			    .m.a = {.dtype = tensor->dtype,
+				    .data = data,
+				    .watch = e->watch,
+				    .watch_arg = e->watch_arg}};
 	double error = goal->relative_squared_error - hct_rounding_error(tensor->dtype);
-	int promising = 1;
+	int promising = 1, bounded = 0;
 	hct_error err = HCT_OK;
 
 	*out = NULL;
 	if (!suits(&p, error, quick))
 		return HCT_OK;
-	p.m.rival = rival * (double)p.m.rows * (double)p.m.columns;
+	p.m.rival = rival * (double)p.m.a.rows * (double)p.m.a.columns;
 	if (quick)
 		err = hct_rank_look(&p.m, error, &promising);
 	if (!err && promising)
 		err = measure(&p, error, &promising);
 	if (!err && promising)
-		err = try_plan(&p, out);
+		err = try_plan(&p, out, &bounded);
+	if (!*out && bounded)
+		*note = "factors of a rank that might pay would take too much memory";
 	/* LAPACK did not converge, or the quantiser made something that does not decode. */
 	return err == HCT_ERR_LIMIT || err == HCT_ERR_CORRUPT ? HCT_OK : err;
+}
+
+size_t hct_lowrank_plan_memory(const struct hct_lowrank_plan *p)
+{
+	return sizeof *p + p->params_length + hct_tcq_plan_memory(p->u) +
+	       2 * (size_t)p->rank * p->columns * sizeof(float);
 }
 
 void hct_lowrank_plan_free(struct hct_lowrank_plan *p)
@@ -427,11 +443,13 @@ hct_error hct_lowrank_encode(hct_encoder *e, const struct hct_lowrank_plan *p, c
 			     size_t n, uint64_t first, struct hct_encoded *out)
 {
 	size_t rows = n / p->columns;
+	struct hct_matrix a = {
+		.dtype = p->dtype, .data = data, .rows = rows, .columns = p->columns};
 	float *u = malloc(rows * p->rank * sizeof *u);
 	hct_error err = HCT_ERR_NOMEM;
 
 	if (u)
-		err = project(p->dtype, data, rows, p->columns, p->projector, p->rank, u);
+		err = project(&a, p->projector, p->rank, u);
 	if (!err)
 		err = hct_tcq_encode_part(e, p->u, (const uint8_t *)u, rows * p->rank,
 					  first / p->columns * p->rank, out);

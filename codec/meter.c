@@ -7,8 +7,15 @@
 
 #include "units.h"
 
-/* Seconds over which the rate is smoothed. */
-#define SMOOTHING 3.0
+/* Seconds over which the rate is smoothed; work of several kinds comes in gusts. */
+#define SMOOTHING       3.0
+#define SMOOTHING_KINDS 10.0
+
+#define SOUND_AFTER      2.0 /* seconds of work */
+#define SOUND_SHARE      .2  /* of what is left may be of kinds that were only guessed */
+#define MEASURED_SHARE   .01 /* of a kind, when done, or */
+#define MEASURED_SECONDS 1.0 /* of threads, tell its cost */
+#define MEMORY           20. /* seconds, at least, over which the pace is a mean */
 
 #define BAR 10
 
@@ -30,12 +37,139 @@ void hct_meter_start(struct hct_meter *m, uint64_t total)
 	m->rate = 0;
 	m->last_time = m->start;
 	m->last_done = 0;
+	m->kinds = 0;
+	memset(m->kind, 0, sizeof(m->kind));
+	m->look = m->start;
+	m->watched = 0;
 }
 
 void hct_meter_add(struct hct_meter *m, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&m->done, bytes, memory_order_relaxed);
 }
+
+void hct_meter_skip(struct hct_meter *m, uint64_t bytes)
+{
+	hct_meter_add(m, bytes);
+	m->last_done += bytes;
+}
+
+void hct_meter_expect(struct hct_meter *m, unsigned kind, double amount, double cost, int serial)
+{
+	struct hct_meter_kind *k = &m->kind[kind];
+
+	if (m->kinds <= kind)
+		m->kinds = kind + 1;
+	k->total = fmax(k->total + amount, 0);
+	k->cost = cost;
+	k->serial = serial;
+}
+
+void hct_meter_work(struct hct_meter *m, unsigned kind, uint64_t amount, double seconds)
+{
+	struct hct_meter_kind *k = &m->kind[kind];
+	uint64_t ns = seconds > 0 ? (uint64_t)(fmin(seconds, 1e9) * 1e9) : 0;
+
+	/* The time first: an amount without its time would look free. */
+	atomic_fetch_add_explicit(&k->elapsed, ns, memory_order_relaxed);
+	atomic_fetch_add_explicit(&k->done, amount, memory_order_release);
+}
+
+/* Kinds of work --------------------------------------------------------------------- */
+
+/* One look at a kind. */
+struct look {
+	double done, seconds;
+	double cost; /* of one, measured or guessed */
+	double left; /* seconds of a thread */
+	int known;   /* measured */
+};
+
+static int is_known(const struct hct_meter_kind *k, const struct look *l)
+{
+	return l->seconds > 0 && l->done > 0 &&
+	       (l->done >= MEASURED_SHARE * k->total || l->seconds >= MEASURED_SECONDS);
+}
+
+/* Kinds that nobody has measured cost what was guessed, times what measured ones turned out to
+ * cost against theirs. */
+static void look_at_kinds(struct hct_meter *m, struct look looks[HCT_METER_KINDS])
+{
+	double guessed = 0, measured = 0;
+
+	for (unsigned i = 0; i < m->kinds; i++) {
+		struct hct_meter_kind *k = &m->kind[i];
+		struct look *l = &looks[i];
+
+		l->done = (double)atomic_load_explicit(&k->done, memory_order_acquire);
+		l->seconds = (double)atomic_load_explicit(&k->elapsed, memory_order_relaxed) * 1e-9;
+		l->known = is_known(k, l);
+		if (l->known) {
+			guessed += k->cost * l->done;
+			measured += l->seconds;
+		}
+	}
+	for (unsigned i = 0; i < m->kinds; i++) {
+		struct hct_meter_kind *k = &m->kind[i];
+		struct look *l = &looks[i];
+
+		l->cost = l->known      ? l->seconds / l->done
+			  : guessed > 0 ? k->cost * measured / guessed
+					: k->cost;
+		l->left = fmax(k->total - l->done, 0) * l->cost;
+	}
+}
+
+/* Brings up to date what was done lately of each kind, and in how many seconds of the clock,
+ * without those in which serial work went on. */
+static void keep_pace(struct hct_meter *m, const struct look looks[HCT_METER_KINDS])
+{
+	double now = hct_meter_now();
+	double step = now - m->look, serial = 0, fade;
+
+	if (step <= 0)
+		return;
+	fade = exp(-step / fmax(MEMORY, (now - m->start) / 2));
+	for (unsigned i = 0; i < m->kinds; i++) {
+		struct hct_meter_kind *k = &m->kind[i];
+
+		if (k->serial)
+			serial += looks[i].seconds - k->seen_seconds;
+		k->lately = k->lately * fade + (looks[i].done - k->seen);
+		k->seen = looks[i].done;
+		k->seen_seconds = looks[i].seconds;
+	}
+	m->watched = fmax(m->watched * fade + step - serial, 0);
+	m->look = now;
+}
+
+/* By the costs as they are known now: a pace that mixed them with earlier guesses would be wrong
+ * for minutes. */
+static double left_of_kinds(struct hct_meter *m)
+{
+	struct look looks[HCT_METER_KINDS];
+	double serial = 0, parallel = 0, guessed = 0, worked = 0, pace;
+
+	look_at_kinds(m, looks);
+	keep_pace(m, looks);
+	for (unsigned i = 0; i < m->kinds; i++) {
+		if (m->kind[i].serial) {
+			serial += looks[i].left;
+		} else {
+			parallel += looks[i].left;
+			worked += m->kind[i].lately * looks[i].cost;
+		}
+		if (!looks[i].known)
+			guessed += looks[i].left;
+	}
+	pace = m->watched > 0 ? worked / m->watched : 0;
+	if (m->look - m->start < SOUND_AFTER || guessed > SOUND_SHARE * (serial + parallel) ||
+	    (parallel > 0 && !(pace > 0)))
+		return -1;
+	return serial + (parallel > 0 ? parallel / pace : 0);
+}
+
+/* Bytes ----------------------------------------------------------------------------- */
 
 /* An exponential mean of the rate over time.  It starts with no weight and not with
  * the rate 0, so the first figure shown is the true one. */
@@ -46,15 +180,36 @@ static void update_rate(struct hct_meter *m, uint64_t done)
 
 	if (step <= 0)
 		return;
-	double old_weight = -expm1((m->start - m->last_time) / SMOOTHING);
-	double new_weight = -expm1((m->start - now) / SMOOTHING);
-	double fade = exp(-step / SMOOTHING);
+	double smoothing = m->kinds ? SMOOTHING_KINDS : SMOOTHING;
+	double old_weight = -expm1((m->start - m->last_time) / smoothing);
+	double new_weight = -expm1((m->start - now) / smoothing);
+	double fade = exp(-step / smoothing);
 	double last = (double)(done - m->last_done) / step;
 
 	m->rate = (m->rate * old_weight * fade + last * (1 - fade)) / new_weight;
 	m->last_time = now;
 	m->last_done = done;
 }
+
+/* By the rate as it is. */
+static double left_at_rate(struct hct_meter *m, uint64_t done)
+{
+	if (m->kinds)
+		return left_of_kinds(m);
+	if (done >= m->total)
+		return 0;
+	return m->rate > 0 ? (double)(m->total - done) / m->rate : -1;
+}
+
+double hct_meter_left(struct hct_meter *m)
+{
+	uint64_t done = atomic_load_explicit(&m->done, memory_order_relaxed);
+
+	update_rate(m, done);
+	return left_at_rate(m, done);
+}
+
+/* The line -------------------------------------------------------------------------- */
 
 /* Bytes of the UTF-8 character at s and its columns; 0 when it is none or one that a
  * terminal would obey. */
@@ -126,7 +281,9 @@ static void format_share(uint64_t done, uint64_t total, char *buf, size_t size)
 
 static void format_eta(double seconds, char buf[HCT_UNITS_MAX])
 {
-	if (seconds < 59.5)
+	if (seconds < 0)
+		snprintf(buf, HCT_UNITS_MAX, "-:--");
+	else if (seconds < 59.5)
 		snprintf(buf, HCT_UNITS_MAX, "0:%02d", (int)(seconds + 0.5));
 	else
 		hct_units_duration(seconds, buf);
@@ -169,13 +326,13 @@ void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char 
 	update_rate(m, done);
 	uint64_t shown = done < m->total ? done : m->total;
 	double part = m->total ? (double)shown / (double)m->total : 1;
-	double left = (double)(m->total - shown);
+	double left = left_at_rate(m, done);
 
 	memset(bar, '-', BAR);
 	memset(bar, '#', (size_t)(part * BAR));
 	bar[BAR] = '\0';
 	format_share(shown, m->total, share, sizeof(share));
-	format_eta(left > 0 ? left / m->rate : 0, eta);
+	format_eta(left, eta);
 	hct_units_size((uint64_t)fmin(m->rate, fastest), rate);
 	struct field fields[FIELDS] = {
 		{.rank = 0}, {.rank = 4}, {.rank = 2}, {.rank = 1}, {.rank = 3}};

@@ -25,6 +25,7 @@ struct hct_plan {
 	uint32_t params_length;
 	unsigned layers;
 	const char *why;              /* it is lossless although the goal was not, or NULL */
+	const char *note;             /* what was not tried, or NULL */
 	double bits;                  /* expected, of an element, tables included */
 	double error;                 /* expected, relative squared */
 	struct hct_split_plan *split; /* the tables for encoding; NULL for other codecs */
@@ -32,6 +33,15 @@ struct hct_plan {
 	struct hct_coef_plan *coef;
 	struct hct_lowrank_plan *lowrank;
 };
+
+/* Share of a table's bytes that is left when PARAMS is compressed, about: for forecasts. */
+#define HCT_TABLE_SHARE 0.7
+
+/* 1 when chunks are tried with a lossy codec first. */
+static inline int hct_plan_is_lossy(const struct hct_plan *p)
+{
+	return p->tcq || p->coef || p->lowrank;
+}
 
 /* zstd and buffers of one encoding thread. */
 struct ZSTD_CCtx_s;
@@ -54,6 +64,15 @@ struct hct_encoder {
 /* Grows a buffer to at least size bytes, aligned to 64; contents are lost.  Returns 0
  * without memory. */
 int hct_buffer_reserve(uint8_t **buf, size_t *capacity, size_t size);
+
+/* Tells the watch that `done` bytes of the tensor have been looked at; 1 when it wants to stop. */
+static inline int hct_encoder_watched(const struct hct_encoder *e, uint64_t done)
+{
+	return e->watch && e->watch(e->watch_arg, done);
+}
+
+/* Frees buffers that are larger than chunks need; contents are lost. */
+void hct_buffers_shrink(struct hct_encoder *e);
 
 /* Codes n bytes as the payload of the zstd codec into the encoder's payload buffer.
  * Returns its length, or 0 when that would not be below limit. */

@@ -17,8 +17,10 @@
 #define MAX_TRUNCATION 0.95
 #define FIRST_RANK     24
 #define RANK_FACTOR    4
-/* What a decomposition may take: 256 MiB. */
-#define MAX_FLOATS ((size_t)1 << 26)
+/* Numbers that the bases of a decomposition may have, as may U: 32 MiB.  And those of V, of which
+ * there are four while it is coded. */
+#define MAX_FLOATS ((size_t)1 << 23)
+#define MAX_V      ((size_t)3 << 20)
 #define SVD_MARGIN 10
 /* Bits that tcq spends on a value beyond the rate of one that knows its variance. */
 #define EXCESS_BITS 0.08
@@ -35,7 +37,7 @@ static double rate(double variance, double error)
 static double bits_of(const struct hct_matrix_goal *p, const float *square, size_t n, size_t r,
 		      double left)
 {
-	double m = (double)p->rows, c = (double)p->columns;
+	double m = (double)p->a.rows, c = (double)p->a.columns;
 	double d = left / ((double)r * (m + c)), sum = 0;
 
 	for (size_t k = 0; k < (r < n ? r : n); k++)
@@ -71,47 +73,64 @@ static struct choice choose_rank(const struct hct_matrix_goal *p, const float *s
 	return best;
 }
 
-/* The largest rank that is allowed. */
+static size_t least_of(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The largest rank that the format and the matrix allow. */
+static size_t rank_most(const struct hct_matrix_goal *p)
+{
+	size_t most = HCT_LOWRANK_MAX_ELEMENTS / p->a.columns;
+
+	most = least_of(most, HCT_LOWRANK_MAX_RANK);
+	return least_of(most, least_of(p->a.rows, p->a.columns));
+}
+
+/* The largest for which there is memory. */
 static size_t rank_limit(const struct hct_matrix_goal *p)
 {
-	size_t most = HCT_LOWRANK_MAX_ELEMENTS / p->columns, room;
+	size_t room = MAX_FLOATS / (p->a.rows + p->a.columns); /* of the width that svd.h takes */
 
-	most = most < HCT_LOWRANK_MAX_RANK ? most : HCT_LOWRANK_MAX_RANK;
-	room = MAX_FLOATS / 2 / (p->rows + p->columns); /* of the width that svd.h takes */
 	room = room > SVD_MARGIN ? room - SVD_MARGIN : 0;
-	most = most < room ? most : room;
-	most = most < p->columns ? most : p->columns;
-	return most < p->rows ? most : p->rows;
+	return least_of(rank_most(p), least_of(room, MAX_V / p->a.columns));
 }
 
 /* The least rank that n known singular values, which are not enough, leave possible; 0 when it is
- * out of reach or would take too many bits. */
-static size_t next_rank(const struct hct_matrix_goal *p, const float *square, size_t n)
+ * out of reach, *bounded being 1 when that is for the memory only, or would take too many bits. */
+static size_t next_rank(const struct hct_matrix_goal *p, const float *square, size_t n,
+			int *bounded)
 {
 	double lost = p->energy, need;
-	size_t limit = rank_limit(p), r;
+	size_t limit = rank_limit(p), most = rank_most(p), r;
 
 	for (size_t k = 0; k < n; k++)
 		lost -= square[k];
 	need = square[n - 1] > 0 ? (lost - p->error) / square[n - 1] : INFINITY;
-	if (need > (double)limit)
+	if (need > (double)most)
 		return 0;
 	r = n + (need > 0 ? (size_t)ceil(need) : 0);
-	if (n >= limit || r > limit || bits_of(p, square, n, r, p->error) > GAIN * p->rival)
+	if (n >= most || r > most || bits_of(p, square, n, r, p->error) > GAIN * p->rival)
 		return 0;
+	if (n >= limit || r > limit) {
+		*bounded = 1;
+		return 0;
+	}
 	r = r > RANK_FACTOR * n ? r : RANK_FACTOR * n;
 	return r < limit ? r : limit;
 }
 
-hct_error hct_rank_find(const struct hct_matrix_goal *p, struct hct_svd *svd, size_t *rank)
+hct_error hct_rank_find(const struct hct_matrix_goal *p, struct hct_svd *svd, size_t *rank,
+			int *bounded)
 {
-	size_t n = FIRST_RANK < rank_limit(p) ? FIRST_RANK : rank_limit(p);
+	size_t n = least_of(FIRST_RANK, rank_limit(p));
 
 	*rank = 0;
+	*bounded = !n && rank_most(p);
 	while (n) {
 		struct choice best;
 		float *square;
-		hct_error e = hct_svd_create(p->dtype, p->data, p->rows, p->columns, n, svd);
+		hct_error e = hct_svd_create(&p->a, n, 0, svd);
 
 		if (e)
 			return e;
@@ -126,7 +145,7 @@ hct_error hct_rank_find(const struct hct_matrix_goal *p, struct hct_svd *svd, si
 		if (best.rank && best.bits < GAIN * p->rival)
 			*rank = best.rank;
 		/* more of them could be better only while the last one still helps */
-		n = best.rank && best.rank < n ? 0 : next_rank(p, square, n);
+		n = best.rank && best.rank < n ? 0 : next_rank(p, square, n, bounded);
 		free(square);
 		if (n)
 			hct_svd_free(svd);
@@ -151,28 +170,31 @@ static void look_free(struct look *l)
 
 static hct_error look_create(const struct hct_matrix_goal *p, struct look *l)
 {
-	double side = sqrt((double)p->rows * (double)p->columns) / LOOK_SHARE;
+	double side = sqrt((double)p->a.rows * (double)p->a.columns) / LOOK_SHARE;
 	size_t n = side < LOOK_MIN ? LOOK_MIN : side > LOOK_MAX ? LOOK_MAX : (size_t)side;
-	size_t unit = hct_dtype_unit(p->dtype);
+	size_t unit = hct_dtype_unit(p->a.dtype);
 
-	*l = (struct look){.rows = n < p->rows ? n : p->rows,
-			   .columns = 2 * n < p->columns ? 2 * n : p->columns};
+	*l = (struct look){.rows = n < p->a.rows ? n : p->a.rows,
+			   .columns = 2 * n < p->a.columns ? 2 * n : p->a.columns};
 	l->least = l->rows < l->columns ? l->rows : l->columns;
 	l->a = malloc(l->rows * l->columns * sizeof *l->a);
-	l->row = malloc(p->columns * sizeof *l->row);
+	l->row = malloc(p->a.columns * sizeof *l->row);
 	l->gram = malloc(l->least * l->least * sizeof *l->gram);
 	l->square = malloc(l->least * sizeof *l->square);
 	if (!l->a || !l->row || !l->gram || !l->square)
 		return HCT_ERR_NOMEM;
 	for (size_t r = 0; r < l->rows; r++) {
-		size_t at = r * p->rows / l->rows;
+		size_t at = r * p->a.rows / l->rows;
 		float *out = l->a + r * l->columns;
 
-		hct_widen(p->dtype, p->data + at * p->columns * unit, p->columns, l->row);
+		hct_widen(p->a.dtype, p->a.data + at * p->a.columns * unit, p->a.columns, l->row);
 		for (size_t c = 0; c < l->columns; c++) {
-			out[c] = l->row[c * p->columns / l->columns];
+			out[c] = l->row[c * p->a.columns / l->columns];
 			l->energy += (double)out[c] * out[c];
 		}
+		if (p->a.watch &&
+		    p->a.watch(p->a.watch_arg, (uint64_t)(at + 1) * p->a.columns * unit))
+			return HCT_ERR_INTERRUPTED;
 	}
 	return HCT_OK;
 }
@@ -210,7 +232,7 @@ hct_error hct_rank_look(const struct hct_matrix_goal *p, double error, int *prom
 	if (e)
 		goto out;
 	/* As if the whole matrix had that spectrum, and nothing behind it. */
-	scale = (double)p->rows * (double)p->columns / ((double)l.rows * (double)l.columns);
+	scale = (double)p->a.rows * (double)p->a.columns / ((double)l.rows * (double)l.columns);
 	for (size_t k = 0; k < l.least; k++)
 		l.square[k] *= (float)scale;
 	part.energy = l.energy * scale;

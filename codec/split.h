@@ -63,10 +63,13 @@ size_t hct_split_tables_length(const struct hct_split_tables *t);
 void hct_split_tables_pack(const struct hct_split_tables *t, uint8_t *out);
 
 /* Looks at a sample of n elements at data (all of the tensor, of which a part is read)
- * and decides on tables.  NULL without memory. */
-struct hct_split_plan *hct_split_plan_create(const struct hct_tensor *tensor,
+ * and decides on tables.  The watch of e hears where it is.  NULL without memory. */
+struct hct_split_plan *hct_split_plan_create(const struct hct_encoder *e,
+					     const struct hct_tensor *tensor,
 					     const struct hct_layout *layout, const uint8_t *data);
 void hct_split_plan_free(struct hct_split_plan *p);
+/* Bytes that it holds, about. */
+size_t hct_split_plan_memory(const struct hct_split_plan *p);
 const struct hct_split_tables *hct_split_plan_tables(const struct hct_split_plan *p);
 
 /* Codes n elements at data, the first of which is element `first` of the tensor, into the

@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "cut.h"
+#include "plan.h"
 
 /* Elements looked at, about; whole columns need several rows. */
-#define SAMPLE_ELEMENTS (1u << 20)
+#define SAMPLE_ELEMENTS (1u << 18)
 #define SAMPLE_ROWS     32u
 #define PIECE_ELEMENTS  8192u
 /* of which these are enough for some questions */
@@ -57,7 +58,7 @@ static uint32_t choose_columns(const struct hct_tensor *t)
 }
 
 /* Copies rows, or pieces, that lie evenly over the tensor. */
-static int take_sample(struct sample *s, const uint8_t *data)
+static int take_sample(const struct hct_encoder *e, struct sample *s, const uint8_t *data)
 {
 	const struct hct_layout *l = s->layout;
 	/* Whole rows, several where they are short: a page costs more than what is on it. */
@@ -86,6 +87,7 @@ static int take_sample(struct sample *s, const uint8_t *data)
 		hct_cut_heads(l, data + at * l->unit, piece, out);
 		for (size_t i = 0; i < piece; i++)
 			out[i] = (uint16_t)(out[i] >> drop) & mask;
+		hct_encoder_watched(e, (at + piece) * l->unit); /* too short to be ended */
 	}
 	return 1;
 }
@@ -538,14 +540,15 @@ static int choose_classes(const struct sample *s, struct hct_split_plan *p)
 	return ok;
 }
 
-struct hct_split_plan *hct_split_plan_create(const struct hct_tensor *tensor,
+struct hct_split_plan *hct_split_plan_create(const struct hct_encoder *e,
+					     const struct hct_tensor *tensor,
 					     const struct hct_layout *layout, const uint8_t *data)
 {
 	struct hct_split_plan *p = calloc(1, sizeof *p);
 	struct sample s = {.layout = layout,
 			   .elements = hct_tensor_bytes(tensor) / layout->unit,
 			   .columns = choose_columns(tensor)};
-	int ok = p && take_sample(&s, data);
+	int ok = p && take_sample(e, &s, data);
 
 	if (ok) {
 		p->t.layout = layout;
@@ -570,6 +573,11 @@ void hct_split_plan_free(struct hct_split_plan *p)
 		free(p->columns);
 	}
 	free(p);
+}
+
+size_t hct_split_plan_memory(const struct hct_split_plan *p)
+{
+	return sizeof *p + p->period * (sizeof *p->columns + sizeof *p->shifts);
 }
 
 const struct hct_split_tables *hct_split_plan_tables(const struct hct_split_plan *p)

@@ -81,8 +81,7 @@ static hct_error orthonormalise(float *a, size_t m, size_t n)
 
 /* A matrix and what the iteration makes of it. */
 struct sketch {
-	hct_dtype dtype;
-	const uint8_t *data;
+	const struct hct_matrix *a;
 	size_t rows, columns, width; /* of q and z */
 	size_t block_rows;
 	float *block; /* some rows */
@@ -91,13 +90,14 @@ struct sketch {
 };
 
 /* q = A z, or z = A' q when back is 1. */
-static void apply(struct sketch *s, int back)
+static hct_error apply(struct sketch *s, int back)
 {
-	size_t unit = hct_dtype_unit(s->dtype), n;
+	const struct hct_matrix *a = s->a;
+	size_t pitch = s->columns * hct_dtype_unit(a->dtype), n;
 
 	for (size_t r = 0; r < s->rows; r += n) {
 		n = s->rows - r < s->block_rows ? s->rows - r : s->block_rows;
-		hct_widen(s->dtype, s->data + r * s->columns * unit, n * s->columns, s->block);
+		hct_widen(a->dtype, a->data + r * pitch, n * s->columns, s->block);
 		/* row-major rows are columns here */
 		if (back)
 			multiply('N', 'N', s->columns, s->width, n, s->block, s->columns, s->q + r,
@@ -105,7 +105,21 @@ static void apply(struct sketch *s, int back)
 		else
 			multiply('T', 'N', n, s->width, s->columns, s->block, s->columns, s->z,
 				 s->columns, 0, s->q + r, s->rows);
+		if (a->watch && a->watch(a->watch_arg, (uint64_t)(r + n) * pitch))
+			return HCT_ERR_INTERRUPTED;
 	}
+	return HCT_OK;
+}
+
+/* The same, made orthonormal. */
+static hct_error step(struct sketch *s, int back)
+{
+	hct_error e = apply(s, back);
+
+	if (e)
+		return e;
+	return back ? orthonormalise(s->z, s->columns, s->width)
+		    : orthonormalise(s->q, s->rows, s->width);
 }
 
 /* Numbers that are about Gaussian: sums of four. */
@@ -127,17 +141,21 @@ static void fill_random(float *x, size_t n)
 }
 
 /* From the basis q of A's columns to singular values and vectors: z = A' q is decomposed. */
-static hct_error decompose(struct sketch *s, struct hct_svd *out)
+static hct_error decompose(struct sketch *s, int left, struct hct_svd *out)
 {
 	const int m = (int)s->columns, n = (int)s->width;
 	float wish = 0, *turn = floats(s->width * s->width), *work = NULL;
 	int *iwork = calloc(8 * s->width, sizeof *iwork), length = -1, info = 0;
 	hct_error e = HCT_ERR_NOMEM;
 
+	if (!left) { /* memory that is wanted below */
+		free(s->q);
+		s->q = NULL;
+	}
 	out->s = floats(s->width);
 	out->v = floats(s->columns * s->width);
-	out->u = floats(s->rows * s->width);
-	if (!turn || !iwork || !out->s || !out->v || !out->u)
+	out->u = left ? floats(s->rows * s->width) : NULL;
+	if (!turn || !iwork || !out->s || !out->v || (left && !out->u))
 		goto out;
 	sgesdd_("S", &m, &n, s->z, &m, out->s, out->v, &m, turn, &n, &wish, &length, iwork, &info,
 		1);
@@ -147,7 +165,7 @@ static hct_error decompose(struct sketch *s, struct hct_svd *out)
 	sgesdd_("S", &m, &n, s->z, &m, out->s, out->v, &m, turn, &n, work, &length, iwork, &info,
 		1);
 	e = info ? HCT_ERR_LIMIT : HCT_OK;
-	if (!e)
+	if (!e && left)
 		multiply('N', 'T', s->rows, s->width, s->width, s->q, s->rows, turn, s->width, 0,
 			 out->u, s->rows);
 out:
@@ -157,11 +175,10 @@ out:
 	return e;
 }
 
-hct_error hct_svd_create(hct_dtype dtype, const uint8_t *data, size_t rows, size_t columns,
-			 size_t rank, struct hct_svd *out)
+hct_error hct_svd_create(const struct hct_matrix *a, size_t rank, int left, struct hct_svd *out)
 {
-	size_t least = rows < columns ? rows : columns;
-	struct sketch s = {.dtype = dtype, .data = data, .rows = rows, .columns = columns};
+	size_t rows = a->rows, columns = a->columns, least = rows < columns ? rows : columns;
+	struct sketch s = {.a = a, .rows = rows, .columns = columns};
 	hct_error e = HCT_ERR_NOMEM;
 
 	*out = (struct hct_svd){.rows = rows, .columns = columns};
@@ -177,21 +194,17 @@ hct_error hct_svd_create(hct_dtype dtype, const uint8_t *data, size_t rows, size
 	if (s.block && s.q && s.z) {
 		openblas_set_num_threads(1);
 		fill_random(s.z, columns * s.width);
-		apply(&s, 0);
-		e = orthonormalise(s.q, rows, s.width);
+		e = step(&s, 0);
 	}
 	for (unsigned i = 0; i < POWER_ITERATIONS && !e; i++) {
-		apply(&s, 1);
-		e = orthonormalise(s.z, columns, s.width);
-		if (e)
-			break;
-		apply(&s, 0);
-		e = orthonormalise(s.q, rows, s.width);
+		e = step(&s, 1);
+		if (!e)
+			e = step(&s, 0);
 	}
-	if (!e) {
-		apply(&s, 1);
-		e = decompose(&s, out);
-	}
+	if (!e)
+		e = apply(&s, 1);
+	if (!e)
+		e = decompose(&s, left, out);
 	free(s.block);
 	free(s.q);
 	free(s.z);

@@ -23,17 +23,26 @@
 /* A is about U diag(s) V. */
 struct hct_svd {
 	size_t rows, columns, rank;
-	float *u; /* column k, of `rows` numbers, begins at k * rows; orthonormal */
+	float *u; /* column k, of `rows` numbers, begins at k * rows; orthonormal; or NULL */
 	float *s; /* rank of them, falling */
 	float *v; /* row k, of `columns` numbers, begins at k * columns; orthonormal */
 };
 
-/* The largest singular values and vectors of a matrix of row-major elements, which are finite: as
- * many as rank, or rows or columns if there are fewer.  Memory: 2 (rows + columns) (rank + 10)
- * floats, about, and 4 MiB or a row; 6 passes over the matrix.  Errors: HCT_ERR_NOMEM;
- * HCT_ERR_LIMIT when LAPACK does not converge, or for more than 2^30 rows or columns. */
-hct_error hct_svd_create(hct_dtype dtype, const uint8_t *data, size_t rows, size_t columns,
-			 size_t rank, struct hct_svd *out);
+/* A matrix of row-major elements, which are finite. */
+struct hct_matrix {
+	hct_dtype dtype;
+	const uint8_t *data;
+	size_t rows, columns;
+	int (*watch)(void *arg, uint64_t done); /* as for hct_encoder_watch, or NULL */
+	void *watch_arg;
+};
+
+/* The largest singular values and vectors: as many as rank, or rows or columns if there are fewer.
+ * u is left out where left is 0.  Memory, in floats, with w = rank + 10: the larger of
+ * (rows + columns) w and 2 columns w + 6 w^2, without u, and a MiB or a row of them; 6 passes over
+ * the matrix.  Errors: HCT_ERR_NOMEM; HCT_ERR_LIMIT when LAPACK does not converge, or for more than
+ * 2^30 rows or columns; HCT_ERR_INTERRUPTED from the watch. */
+hct_error hct_svd_create(const struct hct_matrix *a, size_t rank, int left, struct hct_svd *out);
 void hct_svd_free(struct hct_svd *s);
 
 /* The Gram matrix of a row-major matrix, of its rows or columns, whichever are fewer: n x n

@@ -96,13 +96,11 @@ static int class_columns(const struct hct_tcq_sample *s, unsigned count, float *
 	uint32_t *hits = malloc(s->columns * sizeof *hits);
 	int ok = sum && hits;
 
-	if (ok) {
+	if (ok)
 		column_scales(s, scale, sum, hits);
-		ok = cluster(scale, s->columns, count, columns);
-	}
 	free(sum);
 	free(hits);
-	return ok;
+	return ok && cluster(scale, s->columns, count, columns);
 }
 
 /* Run classes from the mean magnitude of each run against that of its columns. */

@@ -18,6 +18,8 @@ hct_error hct_tcq_plan_create(hct_encoder *e, const struct hct_tensor *tensor, c
 			      const struct hct_goal *goal, struct hct_tcq_plan **out,
 			      const char **why);
 void hct_tcq_plan_free(struct hct_tcq_plan *p);
+/* Bytes that it holds, about. */
+size_t hct_tcq_plan_memory(const struct hct_tcq_plan *p);
 
 const struct hct_tcq_tables *hct_tcq_plan_tables(const struct hct_tcq_plan *p);
 /* What it expects: bits of an element, tables included, and relative squared error. */

@@ -56,9 +56,9 @@ static uint64_t band_elements(uint32_t columns, uint32_t band_rows)
 	return band_rows ? (uint64_t)band_rows * columns : HCT_TCQ_PIECE;
 }
 
-hct_error hct_tcq_sample_take_bands(const struct hct_tensor *tensor, const uint8_t *data,
-				    uint32_t columns, uint32_t band_rows, const uint64_t *bands,
-				    size_t count, struct hct_tcq_sample *s)
+hct_error hct_tcq_sample_take_bands(const hct_encoder *e, const struct hct_tensor *tensor,
+				    const uint8_t *data, uint32_t columns, uint32_t band_rows,
+				    const uint64_t *bands, size_t count, struct hct_tcq_sample *s)
 {
 	size_t unit = hct_dtype_unit(tensor->dtype), pieces, room;
 	uint64_t band = band_elements(columns, band_rows);
@@ -79,6 +79,8 @@ hct_error hct_tcq_sample_take_bands(const struct hct_tensor *tensor, const uint8
 		hct_widen(tensor->dtype, data + at * unit, n, plain + piece->elements);
 		piece->elements += n;
 		s->elements += n;
+		if (hct_encoder_watched(e, (at + n) * unit))
+			return HCT_ERR_INTERRUPTED;
 	}
 	for (size_t i = 0; i < pieces; i++)
 		for (size_t j = s->pieces[i].elements; j % HCT_GROUP; j++)
@@ -86,15 +88,15 @@ hct_error hct_tcq_sample_take_bands(const struct hct_tensor *tensor, const uint8
 	return HCT_OK;
 }
 
-hct_error hct_tcq_sample_take(const struct hct_tensor *tensor, const uint8_t *data,
-			      uint32_t columns, size_t elements, unsigned rows,
+hct_error hct_tcq_sample_take(const hct_encoder *e, const struct hct_tensor *tensor,
+			      const uint8_t *data, uint32_t columns, size_t elements, unsigned rows,
 			      struct hct_tcq_sample *s)
 {
 	uint32_t band_rows = hct_tcq_band_rows(columns, rows);
 	uint64_t band = band_elements(columns, band_rows), *bands;
 	uint64_t all = (hct_tensor_bytes(tensor) / hct_dtype_unit(tensor->dtype) + band - 1) / band;
 	size_t count = (elements + band - 1) / band;
-	hct_error e;
+	hct_error err;
 
 	*s = (struct hct_tcq_sample){0};
 	count = count < all ? count : (size_t)all;
@@ -103,9 +105,9 @@ hct_error hct_tcq_sample_take(const struct hct_tensor *tensor, const uint8_t *da
 		return HCT_ERR_NOMEM;
 	for (size_t i = 0; i < count; i++)
 		bands[i] = i * all / count + scatter(i) % (all / count);
-	e = hct_tcq_sample_take_bands(tensor, data, columns, band_rows, bands, count, s);
+	err = hct_tcq_sample_take_bands(e, tensor, data, columns, band_rows, bands, count, s);
 	free(bands);
-	return e;
+	return err;
 }
 
 void hct_tcq_sample_transform(struct hct_tcq_sample *s, const hct_dct *dct, unsigned rows_log2,

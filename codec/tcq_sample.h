@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "dct.h"
+#include "plan.h"
 #include "rans.h"
 #include "safetensors.h"
 
@@ -30,16 +31,16 @@ struct hct_tcq_sample {
 /* Takes about so many elements of a tensor, the bytes of which lie at data, as bands of at least
  * `rows` whole rows (or parts of long rows) spread all over it: many small bands tell more of a
  * tensor than a few large ones.  Pieces are made of bands from everywhere.  Their values are there
- * after hct_tcq_sample_transform.  On success and on HCT_ERR_NOMEM *s goes to
- * hct_tcq_sample_free. */
-hct_error hct_tcq_sample_take(const struct hct_tensor *tensor, const uint8_t *data,
-			      uint32_t columns, size_t elements, unsigned rows,
+ * after hct_tcq_sample_transform.  e: whose watch is told where it is.  In any case *s goes to
+ * hct_tcq_sample_free.  Errors: HCT_ERR_NOMEM, HCT_ERR_INTERRUPTED. */
+hct_error hct_tcq_sample_take(const hct_encoder *e, const struct hct_tensor *tensor,
+			      const uint8_t *data, uint32_t columns, size_t elements, unsigned rows,
 			      struct hct_tcq_sample *s);
 /* The same for given bands: number i is rows i * band_rows and on (or the i-th part of
  * HCT_TCQ_PIECE elements), with the band_rows of hct_tcq_band_rows. */
-hct_error hct_tcq_sample_take_bands(const struct hct_tensor *tensor, const uint8_t *data,
-				    uint32_t columns, uint32_t band_rows, const uint64_t *bands,
-				    size_t count, struct hct_tcq_sample *s);
+hct_error hct_tcq_sample_take_bands(const hct_encoder *e, const struct hct_tensor *tensor,
+				    const uint8_t *data, uint32_t columns, uint32_t band_rows,
+				    const uint64_t *bands, size_t count, struct hct_tcq_sample *s);
 /* Rows of a band for a sample of at least so many whole rows; 0 when a row alone is too long. */
 uint32_t hct_tcq_band_rows(uint32_t columns, unsigned rows);
 /* Harmless on a zeroed struct and when repeated. */

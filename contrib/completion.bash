@@ -17,13 +17,16 @@ _mkhct() {
 	--encoder:*) _hct_words 'auto tcq topk mixed svd int4' ;;
 	--effort:*) _hct_words '1 2 3 4 5 6 7 8 9' ;;
 	--layers:*) _hct_words '1 2 3 4' ;;
-	--importance:*) _hct_files -f ;;
+	--importance:* | --log:*) _hct_files -f ;;
 	-j:* | --jobs:* | --retention:* | --cosine:* | --snr:* | --bpw:* | --size:* | --keep:* | --tensor:* | \
-		--target-quality:* | --fp16-ratio:* | --quality-sample:*) COMPREPLY=() ;;
+		--target-quality:* | --fp16-ratio:* | --quality-sample:* | --exclude:* | --include:* | \
+		--checkpoint-interval:* | --shards:* | --memory:*) COMPREPLY=() ;;
 	*:-*)
 		_hct_words '--retention --cosine --snr --bpw --size --lossless --policy --target-quality
 			--importance --keep --tensor --effort --transform --encoder --fp16-ratio --layers
-			--dry-run --quality-sample --jobs --force --quiet --verbose --json
+			--exclude --include --restart --checkpoint-interval --shards --finish
+			--dry-run --quality-sample --verify --memory --jobs --force --quiet --verbose
+			--json --log
 			-V --version -h --help'
 		;;
 	*) _hct_files -f ;;

@@ -25,13 +25,22 @@ mkhct)
 		'--encoder[of lossy tensors]:encoder:(auto tcq topk mixed svd int4)' \
 		'--fp16-ratio[of mixed\: coefficients in FP16]:fraction:' \
 		'--layers[refinements of each chunk]:layers:(1 2 3 4)' \
+		'*--exclude[leave out files of such names]:pattern:' \
+		'*--include[but take these]:pattern:' \
+		'--restart[begin an unfinished bundle anew]' \
+		'--checkpoint-interval[save what is done every N tensors, or Ns]:interval:' \
+		'--shards[do only part I of N]:part:' \
+		'--finish[make one bundle of all parts]' \
 		'--dry-run[write nothing, print what would be done]' \
 		'--quality-sample[tensors to decode and measure]:fraction:' \
+		'--verify[decode every chunk as it is written]' \
+		'--memory[resident memory, at most]:size:' \
 		'(-j --jobs)'{-j,--jobs}'[encoding threads]:number:' \
 		'(-f --force)'{-f,--force}'[write the bundle anew when it exists]' \
 		'(-q --quiet -v --verbose)'{-q,--quiet}'[print nothing but errors]' \
 		'(-q --quiet -v --verbose)'{-v,--verbose}'[print a line for each tensor]' \
-		'--json[print the final report as JSON]' \
+		'--json[print events as JSON]' \
+		'--log[append what happens to a file]:file:_files' \
 		'(-V --version)'{-V,--version}'[print the version]' \
 		'1:source model:_files' '2:bundle:_files -/'
 	;;

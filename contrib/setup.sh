@@ -7,7 +7,7 @@ usage() {
 	cat <<'TEXT'
 usage: contrib/setup.sh [--check] [--dev]
   --check  only say what is missing; exit code 1 when something is
-  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc,
+  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc, Slurm, chromium,
            and the C++ compiler with which pip builds a peer of make bench
 TEXT
 }
@@ -23,6 +23,8 @@ for arg; do
 done
 
 has() { command -v "$1" >/dev/null 2>&1; }
+has_admin() { PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1; }
+has_browser() { has chromium || has chromium-browser || has google-chrome; }
 library() { pkg-config --exists "$1" 2>/dev/null; }
 compiles() { has cc && echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }
 # With the library: clang alone answers to c++, too.
@@ -94,6 +96,11 @@ survey() {
 	need cppcheck has cppcheck -- cppcheck cppcheck cppcheck
 	need shellcheck has shellcheck -- shellcheck ShellCheck shellcheck
 	need mandoc has mandoc -- mandoc mandoc -
+	need slurmctld has_admin slurmctld -- slurmctld slurm-slurmctld -
+	need slurmd has_admin slurmd -- slurmd slurm-slurmd -
+	need sbatch has sbatch -- slurm-client slurm -
+	need munge has_admin munged -- munge munge -
+	need chromium has_browser -- chromium chromium chromium
 }
 
 as_root() {

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,7 +14,6 @@
 #define MODEL_SUFFIX  ".safetensors.hct"
 #define FILE_SUFFIX   ".hct"
 #define HIDDEN_FOLDER ".hct"
-#define UNFINISHED    "unfinished.json" /* in it: mkhct is at work, or was killed */
 
 /* Folders within folders; no model has more than a few, and code may recurse safely. */
 #define MAX_DEPTH 64
@@ -199,20 +199,38 @@ static hct_error entry_node(struct build *b, const char *dir, const char *name,
 	return *out ? HCT_OK : no_memory(b, dir);
 }
 
+/* What mkhct has in the hidden folder while it is at work, and leaves there when it was stopped:
+ * checkpoint.json, or checkpoint-I-of-N.json when it makes the bundle in parts. */
+static int is_checkpoint(const char *name)
+{
+	unsigned part, parts;
+	int end = 0;
+
+	if (strcmp(name, "checkpoint.json") == 0)
+		return 1;
+	return sscanf(name, "checkpoint-%9u-of-%9u.json%n", &part, &parts, &end) == 2 && end &&
+	       !name[end];
+}
+
 static hct_error see_hidden_folder(struct build *b, const struct hct_node *hidden)
 {
-	char *mark = join(hidden->path, UNFINISHED);
-	int there = mark && access(mark, F_OK) == 0;
+	DIR *d = opendir(hidden->path);
+	struct dirent *entry;
+	hct_error e = HCT_OK;
 
 	b->tree->is_bundle = 1;
-	if (!mark)
-		return no_memory(b, hidden->path);
-	free(mark);
-	if (!there)
-		return HCT_OK;
-	return hct_fail(b->diag, HCT_ERR_UNFINISHED,
-			"%s: mkhct has not finished this bundle; wait for it, or run it again",
-			hidden->parent->path);
+	if (!d)
+		return hct_fail_errno(b->diag, errno, "%s: cannot list it", hidden->path);
+	while (errno = 0, !e && (entry = readdir(d)))
+		if (is_checkpoint(entry->d_name))
+			e = hct_fail(b->diag, HCT_ERR_UNFINISHED,
+				     "%s: mkhct has not finished this bundle; wait for it, or run "
+				     "it again",
+				     hidden->parent->path);
+	if (!e && errno)
+		e = hct_fail_errno(b->diag, errno, "%s: cannot list it", hidden->path);
+	closedir(d);
+	return e;
 }
 
 /* Reads the entries of a folder into dir->children, sorted; none is in the tree yet. */

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 clang_format=${CLANG_FORMAT:-clang-format}
 sources=$(find codec fs writer gpu tests bench -name '*.[ch]' 2>/dev/null | sort)
-scripts="$(find contrib tests bench -name '*.sh' 2>/dev/null | sort) .ci/run"
+scripts="$(find contrib tests bench -name '*.sh' -o -name '*.sbatch' 2>/dev/null | sort) .ci/run"
 pages=$(find writer fs -name '*.[1-8]' | sort)
 bad=
 

@@ -1,7 +1,6 @@
 #include "carry.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include "codec/io.h"
 #include "writer/interrupt.h"
 #include "writer/model.h"
+#include "writer/patience.h"
 
 #define STEP   (8u << 20) /* between looks at signals and the progress line */
 #define BUFFER (1u << 20)
@@ -43,11 +43,12 @@ static size_t next_step(const struct copy *c, size_t most)
 	return left < most ? (size_t)left : most;
 }
 
-/* Errors of copy_file_range that mean "not between these two files". */
+/* Errors of copy_file_range that mean "not between these two files", or that a second look may
+ * not meet. */
 static int is_refusal(int errnum)
 {
 	return errnum == EXDEV || errnum == EINVAL || errnum == ENOSYS || errnum == EOPNOTSUPP ||
-	       errnum == EPERM || errnum == EBADF || errnum == ETXTBSY;
+	       errnum == EPERM || errnum == EBADF || errnum == ETXTBSY || errnum == EIO;
 }
 
 /* Reads at most `most` bytes at offset into the buffer and sums them up.  *got is 0 at the
@@ -56,9 +57,7 @@ static hct_error read_some(struct copy *c, uint64_t offset, size_t most, size_t 
 {
 	ssize_t n;
 
-	do
-		n = pread(c->in, c->buffer, most < BUFFER ? most : BUFFER, (off_t)offset);
-	while (n < 0 && errno == EINTR);
+	n = mkhct_patient_pread(c->in, c->buffer, most < BUFFER ? most : BUFFER, offset);
 	if (n < 0)
 		return hct_fail_errno(c->diag, errno, "%s: cannot be read", c->from->path);
 	hct_checksum_add(c->checksum, c->buffer, (size_t)n);
@@ -133,7 +132,7 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, from->mtime};
 	hct_error err;
 
-	c.in = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	c.in = mkhct_patient_open(from->path);
 	if (c.in < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", from->path);
 	c.buffer = malloc(BUFFER);

@@ -11,12 +11,14 @@
 #include "codec/meter.h"
 #include "codec/pool.h"
 #include "writer/carry.h"
+#include "writer/memory.h"
 #include "writer/model.h"
 
 struct mkhct_compressor;
 
-/* Threads and scratch memory, for any number of files one after the other. */
-hct_error mkhct_compressor_create(unsigned threads, struct mkhct_compressor **out,
+/* Threads and scratch memory, for any number of files one after the other: as memory.h shares them
+ * out. */
+hct_error mkhct_compressor_create(const struct mkhct_memory *memory, struct mkhct_compressor **out,
 				  struct hct_diag *diag);
 /* NULL is allowed. */
 void mkhct_compressor_free(struct mkhct_compressor *c);
@@ -25,23 +27,46 @@ void mkhct_compressor_free(struct mkhct_compressor *c);
 struct mkhct_result {
 	struct hct_plan_info plan;
 	double energy, decoded_energy, error; /* as in struct hct_encoded, of all chunks */
-	int verified; /* 1: the file was read back, decoded and measured, and agrees */
+	int verified;     /* 1: the file was read back, decoded and measured, and agrees */
+	unsigned retries; /* of planning and encoding */
+	int failed;       /* 1: it could not be coded as it was to be, and is lossless */
 };
 
 /* What follows from the sums of a tensor that was coded with loss; 0 and 1 for others. */
 double mkhct_result_error(const struct mkhct_result *r);
 double mkhct_result_cosine(const struct mkhct_result *r);
 
+/* How far a file has got, all of it on the disk. */
+struct mkhct_standing {
+	size_t tensors;  /* whole ones, */
+	uint64_t chunks; /* and chunks of the next */
+	uint64_t bytes;  /* of the part file */
+	uint64_t ledger_bytes;
+};
+
+struct mkhct_ledger;
+
 /* How the tensors of a model are to be coded, and what became of them. */
 struct mkhct_task {
 	const struct hct_goal *goals; /* one for each tensor, or NULL for lossless */
 	const char *options;          /* JSON, for the provenance of the file */
-	struct mkhct_result *results; /* zeroed, one for each tensor, or NULL */
+	int verify;                   /* decode and compare what was written, chunk by chunk */
+	struct mkhct_result *results; /* zeroed, one for each tensor, or NULL without a ledger */
+	struct mkhct_ledger *ledger;  /* NULL, or how far the file has got, and where to note it */
+	/* Called when what was appended is on the disk, every so many tensors, or seconds where
+	 * that is 0, and when work ends early.  NULL without a ledger. */
+	hct_error (*save)(void *arg, const struct mkhct_standing *standing, struct hct_diag *diag);
+	void (*tensor_done)(void *arg, size_t tensor, uint64_t stored_bytes); /* or NULL */
+	void *arg;                                                            /* of both */
+	unsigned every_tensors;
+	double every_seconds;
 };
 
-/* Writes the .hct file of the open, mapped model to the descriptor out (empty, at offset
- * 0); out_name is for messages.  Adds the bytes of the source to the meter and calls tick
- * with tensor names.  Errors: HCT_ERR_IO, HCT_ERR_NO_SPACE, HCT_ERR_NOMEM,
+/* Writes the .hct file of the open, mapped model to the descriptor out, open for reading and
+ * writing; out_name is for messages.  What the ledger does not know of the file is cut off.  Adds
+ * the bytes of the source to the meter, those of an earlier run as such, and calls tick with tensor
+ * names.  A tensor that cannot be coded as its goal says is coded once more, and then without loss.
+ * Errors: HCT_ERR_IO, HCT_ERR_NO_SPACE, HCT_ERR_NOMEM,
  * HCT_ERR_INTERRUPTED, HCT_ERR_CHANGED when the source was written to meanwhile. */
 hct_error mkhct_compress(struct mkhct_compressor *c, const struct mkhct_model *model,
 			 const struct mkhct_task *task, int out, const char *out_name,

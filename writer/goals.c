@@ -6,10 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "codec/io.h"
+#include "codec/checksum.h"
 #include "writer/interrupt.h"
 #include "writer/model.h"
 #include "writer/names.h"
+#include "writer/patience.h"
 
 /* The text of a config.json, or NULL when there is none to be had: nothing depends on it but
  * the number of layers, which names tell as well. */
@@ -17,14 +18,14 @@ static char *read_config(const char *path, size_t *length)
 {
 	char *text = NULL;
 	struct stat sb;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = mkhct_patient_open(path);
 
 	if (fd < 0)
 		return NULL;
 	if (fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) && sb.st_size > 0 &&
 	    sb.st_size <= MKHCT_CONFIG_MAX)
 		text = malloc((size_t)sb.st_size);
-	if (text && hct_read_at(fd, path, text, (size_t)sb.st_size, 0, NULL) != HCT_OK) {
+	if (text && mkhct_patient_read(fd, path, text, (size_t)sb.st_size, 0, NULL) != HCT_OK) {
 		free(text);
 		text = NULL;
 	}
@@ -90,6 +91,7 @@ static hct_error see_model(struct mkhct_goals *g, size_t i, struct hct_diag *dia
 	if (err)
 		return err;
 	m->count = model.st.count;
+	m->header_checksum = hct_checksum(model.st.header, model.st.header_len);
 	for (size_t t = 0; !err && t < model.st.count; t++) {
 		m->elements += model.st.tensors[t].elements;
 		m->name_bytes += strlen(model.st.tensors[t].name);

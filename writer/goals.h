@@ -23,8 +23,9 @@ struct mkhct_forecast;
 struct mkhct_model_goals {
 	const struct mkhct_entry *entry;
 	size_t count;
-	uint64_t elements;   /* of all its tensors */
-	uint64_t name_bytes; /* of their names */
+	uint64_t elements;        /* of all its tensors */
+	uint64_t name_bytes;      /* of their names */
+	uint64_t header_checksum; /* XXH3-64 of the header */
 	struct mkhct_decision *decisions;
 	struct hct_goal *goals;           /* an error of 0 is lossless, or not known yet */
 	struct mkhct_forecast *forecasts; /* survey.h; NULL when nothing was measured */

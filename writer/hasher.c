@@ -3,9 +3,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <openssl/evp.h>
+
+#include "writer/patience.h"
 
 #define STEP (1u << 20)
 /* How far hasher and encoder may be apart: enough to hide the pauses of either, and to
@@ -48,9 +49,7 @@ static hct_error hash_step(struct mkhct_hasher *h, size_t *bytes)
 	uint64_t left = h->size - h->hashed;
 	ssize_t n;
 
-	do
-		n = pread(h->fd, h->buffer, left < STEP ? (size_t)left : STEP, (off_t)h->hashed);
-	while (n < 0 && errno == EINTR);
+	n = mkhct_patient_pread(h->fd, h->buffer, left < STEP ? (size_t)left : STEP, h->hashed);
 	if (n < 0)
 		return hct_fail_errno(&h->diag, errno, "%s: cannot be read", h->name);
 	if (n == 0)

@@ -5,7 +5,8 @@
  *		"NAME": {"importance": 0.8, "sensitivity": "high"}, ... }}
  * importance, 0 to 1, must be there; sensitivity is one of very_low, low, medium, normal,
  * high, full and critical, and medium when it is not there; source may be left out; other
- * members have no effect, and those of a tensor get a note.  Names are whole names of tensors, no patterns. */
+ * members have no effect, and those of a tensor get a note.  Names are whole names of tensors, no
+ *patterns. */
 #ifndef MKHCT_IMPORTANCE_H
 #define MKHCT_IMPORTANCE_H
 

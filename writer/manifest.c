@@ -81,10 +81,12 @@ hct_error mkhct_manifest_read(struct mkhct_manifest *m, int root, const char *na
 			      struct hct_diag *diag)
 {
 	cJSON *json = read_json(root, name);
+	const cJSON *in = cJSON_GetObjectItemCaseSensitive(json, MKHCT_MANIFEST_KEY);
 	hct_error err = HCT_OK;
 
+	in = in ? in : json;
 	for (int kind = MKHCT_MANIFEST_FILE; kind <= MKHCT_MANIFEST_PART; kind++) {
-		const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, lists[kind]), *item;
+		const cJSON *list = cJSON_GetObjectItemCaseSensitive(in, lists[kind]), *item;
 
 		cJSON_ArrayForEach(item, list)
 		{

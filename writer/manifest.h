@@ -1,5 +1,5 @@
 /* What mkhct wrote into a bundle: read back from the report of the bundle and from the
- * journal of a run that was killed, both JSON:
+ * checkpoint of a run that was killed, both JSON:
  *
  *     {"files": [{"name": "a.json"}, {"name": "m.safetensors", "kind": "model"}],
  *      "folders": [{"name": "sub"}], "parts": [{"name": ".a.json.part"}]}
@@ -21,6 +21,9 @@ enum mkhct_manifest_kind {
 	MKHCT_MANIFEST_FOLDER,
 	MKHCT_MANIFEST_PART
 };
+
+/* The key under which a checkpoint (checkpoint.h) has the document. */
+#define MKHCT_MANIFEST_KEY "manifest"
 
 struct mkhct_manifest {
 	struct mkhct_manifest_item {

@@ -12,9 +12,12 @@
 #include "codec/hct.h"
 #include "codec/io.h"
 #include "codec/units.h"
+#include "writer/baggage.h"
 #include "writer/budget.h"
-#include "writer/carry.h"
+#include "writer/bundle.h"
+#include "writer/checkpoint.h"
 #include "writer/compress.h"
+#include "writer/finish.h"
 #include "writer/goals.h"
 #include "writer/interrupt.h"
 #include "writer/model.h"
@@ -26,9 +29,7 @@
 #include "writer/report.h"
 #include "writer/shards.h"
 #include "writer/survey.h"
-#include "writer/verify.h"
-
-#define BAGGAGE (1u << 20) /* bytes that are worth a warning */
+#include "writer/work.h"
 
 struct run {
 	struct mkhct_options options;
@@ -40,7 +41,11 @@ struct run {
 	struct mkhct_compressor *compressor;
 	struct mkhct_report *report;
 	struct mkhct_progress progress;
+	struct mkhct_events *events; /* NULL when nobody listens */
+	char **adopted; /* the command line with the options of an unfinished bundle, or NULL */
+	size_t adopted_count; /* words that were put in behind the first */
 	int begun;
+	struct hct_diag shards_note; /* what the index of shards does not agree with, or "" */
 	struct hct_diag diag;
 };
 
@@ -75,29 +80,17 @@ static void warn_of_small_space(struct run *r)
 				    hct_units_size(least, b), hct_units_size(most, c));
 }
 
-/* What git and the Hugging Face client keep beside a model may be as large as the model. */
-static void warn_of_baggage(struct run *r)
+/* What is worth knowing before hours of work. */
+static void note_source(struct run *r)
 {
-	static const char *const folders[] = {".git", ".cache/huggingface"};
-	char size[HCT_UNITS_MAX];
+	struct hct_diag note;
 
-	for (size_t f = 0; f < sizeof(folders) / sizeof(*folders); f++) {
-		size_t n = strlen(folders[f]);
-		uint64_t bytes = 0;
-
-		for (size_t i = 0; i < r->source.count; i++) {
-			const char *name = r->source.entries[i].name;
-
-			if (strncmp(name, folders[f], n) == 0 && name[n] == '/')
-				bytes += r->source.entries[i].size;
-		}
-		if (bytes > BAGGAGE)
-			mkhct_progress_note(&r->progress,
-					    "mkhct: warning: the bundle takes along %s/%s (%s); "
-					    "if it is not wanted, move it away first",
-					    r->options.source, folders[f],
-					    hct_units_size(bytes, size));
-	}
+	if (*r->shards_note.text)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", r->shards_note.text);
+	for (unsigned i = 0; mkhct_source_note(&r->source, i, &note); i++)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
+	for (unsigned i = 0; mkhct_baggage_note(&r->source, i, &note); i++)
+		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
 }
 
 static void warn_of_environment(struct run *r)
@@ -108,183 +101,122 @@ static void warn_of_environment(struct run *r)
 		mkhct_progress_note(&r->progress, "mkhct: warning: %s", diag.text);
 }
 
-/* The reader checks the structure of what was written and knows what each tensor takes. */
-static hct_error report_model(struct run *r, const struct mkhct_model *model, int fd,
-			      const char *name, const struct mkhct_model_goals *goals,
-			      struct mkhct_result *results)
+static struct mkhct_output_mode mode_of(const struct mkhct_options *o)
 {
-	const struct mkhct_options *o = &r->options;
-	struct mkhct_written written = {.goals = goals, .results = results};
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	hct_reader *reader;
+	return (struct mkhct_output_mode){
+		.force = o->force, .restart = o->restart, .part = o->part, .parts = o->parts};
+}
+
+/* The checkpoint of OUT, or NULL. */
+static hct_error peek(const struct mkhct_options *o, struct mkhct_checkpoint **out,
+		      struct hct_diag *diag)
+{
+	struct mkhct_output_mode mode = mode_of(o);
+	char name[MKHCT_STATE_NAME];
+	int root = o->out ? open(o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	hct_error err;
 
-	if (copy < 0)
-		return hct_fail_errno(&r->diag, errno, "%s: cannot be read back", name);
-	err = hct_reader_open_fd(copy, name, &reader, &r->diag);
-	if (err)
-		return err;
-	if (!r->lossless || o->sample_given)
-		err = mkhct_verify(r->compressor, model, reader, o->quality_sample, results,
-				   mkhct_progress_tick, &r->progress, &r->diag);
-	written.reader = reader;
-	if (!err)
-		err = mkhct_report_add(r->report, model->entry, &written, 0, &r->diag);
-	if (!err)
-		mkhct_progress_file(&r->progress, model->entry->name, model->entry->size, reader,
-				    results);
-	hct_reader_close(reader);
+	*out = NULL;
+	if (root < 0)
+		return HCT_OK; /* whatever is wrong with it is said later */
+	err = mkhct_checkpoint_read(root, mkhct_output_state_name(&mode, name), o->out, out, diag);
+	close(root);
 	return err;
 }
 
-static const struct mkhct_model_goals *goals_of(const struct run *r,
-						const struct mkhct_entry *entry)
+/* An unfinished bundle is gone on with as it was begun: parses the command line again, with the
+ * options that decide about its bytes in front. */
+static hct_error adopt_options(struct run *r, int argc, char **argv)
 {
-	for (size_t i = 0; i < r->goals.count; i++)
-		if (r->goals.models[i].entry == entry)
-			return &r->goals.models[i];
-	return NULL;
-}
-
-static hct_error write_mapped(struct run *r, const struct mkhct_model *model, int fd,
-			      const char *name)
-{
-	const struct mkhct_model_goals *goals = goals_of(r, model->entry);
-	struct mkhct_task task = {.options = r->recipe};
+	const char *const *words, *out = r->options.out;
+	struct mkhct_checkpoint *c;
+	size_t count;
 	hct_error err;
 
-	if (!goals || goals->count != model->st.count)
-		return hct_fail(
-			&r->diag, HCT_ERR_CHANGED,
-			"%s: changed while it was read; run again when nothing writes to it",
-			model->entry->path);
-	task.goals = r->lossless ? NULL : goals->goals;
-	task.results = calloc(goals->count + 1, sizeof(*task.results));
-	if (!task.results)
-		return hct_fail(&r->diag, HCT_ERR_NOMEM, "%s: out of memory", model->entry->path);
-	err = mkhct_compress(r->compressor, model, &task, fd, name, &r->progress.meter,
-			     mkhct_progress_tick, &r->progress, &r->diag);
-	if (!err && fchmod(fd, model->entry->mode) != 0)
-		err = hct_fail_errno(&r->diag, errno, "%s: cannot be given its mode", name);
-	if (!err)
-		err = report_model(r, model, fd, name, goals, task.results);
-	free(task.results);
-	return err;
-}
-
-static hct_error write_model(struct run *r, const struct mkhct_entry *entry, int fd,
-			     const char *name)
-{
-	struct mkhct_model model;
-	hct_error err = mkhct_model_open(entry, &model, &r->diag);
-
-	if (err)
-		return err;
-	err = mkhct_model_map(&model, &r->diag);
-	if (!err)
-		err = write_mapped(r, &model, fd, name);
-	mkhct_model_close(&model);
-	return err;
-}
-
-static hct_error write_carried(struct run *r, const struct mkhct_entry *entry, int fd,
-			       const char *name)
-{
-	uint64_t checksum;
-	hct_error err = mkhct_carry(entry, fd, name, &r->progress.meter, mkhct_progress_tick,
-				    &r->progress, &checksum, &r->diag);
-
-	if (err)
-		return err;
-	mkhct_progress_file(&r->progress, entry->name, entry->size, NULL, NULL);
-	return mkhct_report_add(r->report, entry, NULL, checksum, &r->diag);
-}
-
-static hct_error write_entry(struct run *r, const struct mkhct_entry *entry)
-{
-	const char *name;
-	hct_error err;
-	int fd;
-
-	if (entry->kind == MKHCT_FOLDER)
-		return mkhct_report_add(r->report, entry, NULL, 0, &r->diag);
-	err = mkhct_output_create(r->output, entry, &fd, &name, &r->diag);
-	if (err)
-		return err;
-	err = entry->kind == MKHCT_MODEL ? write_model(r, entry, fd, name)
-					 : write_carried(r, entry, fd, name);
-	if (err) {
-		close(fd);
-		return err;
-	}
-	err = mkhct_output_sync(fd, name, &r->diag);
-	return err ? err : mkhct_interrupt_check(&r->diag);
-}
-
-static hct_error write_report(struct run *r, double seconds)
-{
-	char *text = mkhct_report_full(r->report, seconds);
-	const char *name;
-	hct_error err;
-	int fd;
-
-	if (!text)
-		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the report");
-	err = mkhct_output_create(r->output, NULL, &fd, &name, &r->diag);
-	if (err)
-		goto out;
-	err = hct_write_all(fd, name, text, strlen(text), &r->diag);
-	if (!err && fchmod(fd, 0644) != 0)
-		err = hct_fail_errno(&r->diag, errno, "%s: cannot be given its mode", name);
-	if (err)
-		close(fd);
-	else
-		err = mkhct_output_sync(fd, name, &r->diag);
-out:
-	cJSON_free(text);
-	return err;
-}
-
-/* Standard output has it, or it was in vain. */
-static hct_error flush_output(struct run *r, const char *what)
-{
-	errno = 0;
-	if (fflush(stdout) == 0 && !ferror(stdout))
+	if (r->options.action != MKHCT_RUN || r->options.restart || r->options.dry_run ||
+	    r->options.recipe_word_count)
 		return HCT_OK;
-	return hct_fail_errno(&r->diag, errno ? errno : EIO, "%s", what);
+	err = peek(&r->options, &c, &r->diag);
+	if (err || !c)
+		return err;
+	count = mkhct_checkpoint_words(c, &words);
+	r->adopted = calloc((size_t)argc + count + 1, sizeof(char *));
+	r->adopted_count = count;
+	for (size_t i = 0; r->adopted && i < count && !err; i++) {
+		r->adopted[1 + i] = strdup(words[i]); /* PATTERN=TARGET is cut in two */
+		if (!r->adopted[1 + i])
+			err = HCT_ERR_NOMEM;
+	}
+	if (!r->adopted || err) {
+		err = hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	} else {
+		r->adopted[0] = argv[0];
+		memcpy(r->adopted + 1 + count, argv + 1, (size_t)(argc - 1) * sizeof(char *));
+		mkhct_options_free(&r->options);
+		err = mkhct_options_parse(argc + (int)count, r->adopted, &r->options, &r->diag);
+		/* Nothing but what decides about bytes. */
+		if (err == HCT_ERR_ARGUMENT ||
+		    (!err && (r->options.action != MKHCT_RUN || r->options.out != out ||
+			      r->options.recipe_word_count != count)))
+			err = hct_fail(&r->diag, HCT_ERR_CORRUPT,
+				       "%s: the options in its checkpoint are damaged; give "
+				       "--restart to begin anew",
+				       out);
+	}
+	mkhct_checkpoint_free(c);
+	return err;
 }
 
-static hct_error print_result(struct run *r, double seconds)
+static struct mkhct_checkpoint_of checkpoint_of(const struct run *r)
 {
-	hct_error err = HCT_OK;
+	return (struct mkhct_checkpoint_of){.source = &r->source,
+					    .goals = &r->goals,
+					    .options = r->recipe,
+					    .words = r->options.recipe_words,
+					    .word_count = r->options.recipe_word_count,
+					    .part = r->options.part,
+					    .parts = r->options.parts};
+}
 
-	if (r->options.json)
-		err = mkhct_report_print_json(r->report, stdout, &r->diag);
-	else if (!r->options.quiet)
-		mkhct_report_print_table(r->report, seconds, stdout);
-	return err ? err
-		   : flush_output(r,
-				  "the bundle is written, but not the report to standard output");
+/* Before anything is measured: a checkpoint that does not fit is refused. */
+static hct_error match(struct run *r)
+{
+	struct mkhct_checkpoint_of of = checkpoint_of(r);
+	const struct mkhct_checkpoint *c = r->output ? mkhct_output_checkpoint(r->output) : NULL;
+	hct_error err;
+
+	if (!c || r->options.dry_run)
+		return HCT_OK;
+	err = mkhct_checkpoint_match(c, &of, r->options.out, &r->diag);
+	if (!err)
+		mkhct_progress_note(&r->progress,
+				    "mkhct: note: going on with %s, which is unfinished",
+				    r->options.out);
+	return err;
 }
 
 /* What there is to do, all of it checked; nothing is written. */
 static hct_error prepare(struct run *r)
 {
 	const struct mkhct_options *o = &r->options;
+	struct mkhct_output_mode mode = mode_of(o);
+	struct mkhct_memory memory = mkhct_memory_share(o->memory, o->jobs);
 	struct hct_diag note;
 	hct_error err;
 
-	err = mkhct_source_scan(o->source, &r->source, &r->diag);
-	if (!err && o->out)
-		err = mkhct_output_open(o->out, &r->source, o->force, &r->output, &r->diag);
+	err = mkhct_source_scan(o->source, o->selections, o->selection_count, &r->source, &r->diag);
 	if (!err)
-		err = mkhct_shards_check(&r->source, &r->diag);
+		err = mkhct_source_decode_at(&r->source, o->out, memory.threads, &r->diag);
+	if (!err && o->out)
+		err = mkhct_output_open(o->out, &r->source, &mode, &r->output, &r->diag);
+	if (!err)
+		err = mkhct_shards_check(&r->source, &r->shards_note, &r->diag);
 	if (!err)
 		err = check_carried(r);
 	if (!err)
 		err = mkhct_goals_create(&r->source, o, &r->goals, &r->diag);
 	if (!err)
-		err = mkhct_compressor_create(o->jobs, &r->compressor, &r->diag);
+		err = mkhct_compressor_create(&memory, &r->compressor, &r->diag);
 	if (err)
 		return err;
 	r->lossless = mkhct_recipe_is_lossless(o);
@@ -293,11 +225,17 @@ static hct_error prepare(struct run *r)
 		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the options");
 	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
 			     r->source.model_bytes + r->source.carried_bytes);
+	mkhct_progress_listen(&r->progress, r->events);
+	note_source(r);
 	for (unsigned i = 0; i < MKHCT_OPTIONS_NOTES && o->notes[i]; i++)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", o->notes[i]);
 	for (unsigned i = 0; mkhct_policy_note(r->goals.policy, i, &note); i++)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
-	return HCT_OK;
+	if (memory.threads < o->jobs)
+		mkhct_progress_note(&r->progress,
+				    "mkhct: note: --memory is enough for %u of %u threads",
+				    memory.threads, o->jobs);
+	return match(r);
 }
 
 static void measuring(void *progress, const char *what)
@@ -332,6 +270,44 @@ static hct_error measure_spectra(struct run *r)
 	return err;
 }
 
+/* Errors that an earlier run has measured; 1 when they are there. */
+static int recall_errors(struct run *r)
+{
+	const struct mkhct_checkpoint *c = r->output ? mkhct_output_checkpoint(r->output) : NULL;
+
+	if (!c || r->options.dry_run || mkhct_checkpoint_entries(c) != r->source.count)
+		return 0;
+	/* All of them, or none. */
+	for (size_t i = 0; i < 2 * r->goals.count; i++) {
+		struct mkhct_model_goals *m = &r->goals.models[i % r->goals.count];
+		size_t entry = (size_t)(m->entry - r->source.entries);
+		int take = i >= r->goals.count;
+
+		if (!mkhct_checkpoint_errors(c, entry, take ? m->goals : NULL, m->decisions,
+					     m->count))
+			return 0;
+	}
+	return 1;
+}
+
+/* Keeps what took a long time to measure. */
+static hct_error keep_errors(struct run *r)
+{
+	struct mkhct_checkpoint *c = mkhct_output_checkpoint(r->output);
+	int rc = 0;
+
+	if (!r->goals.open)
+		return HCT_OK;
+	for (size_t i = 0; !rc && i < r->goals.count; i++) {
+		const struct mkhct_model_goals *m = &r->goals.models[i];
+
+		rc = mkhct_checkpoint_set_errors(c, (size_t)(m->entry - r->source.entries),
+						 m->goals, m->decisions, m->count);
+	}
+	return rc ? hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the checkpoint")
+		  : mkhct_output_save(r->output, &r->diag);
+}
+
 /* Turns targets into errors, and for a dry run forecasts all tensors. */
 static hct_error resolve(struct run *r, double *model_bytes)
 {
@@ -344,6 +320,8 @@ static hct_error resolve(struct run *r, double *model_bytes)
 	struct hct_diag note = {""};
 	hct_error err = HCT_OK;
 
+	if (recall_errors(r))
+		return HCT_OK;
 	if (wish->kind == MKHCT_WISH_SIZE)
 		budget.rest = (double)r->source.carried_bytes +
 			      mkhct_report_forecast(&r->source, &r->goals, r->recipe);
@@ -373,46 +351,117 @@ static hct_error print_preview(struct run *r, double model_bytes)
 		err = mkhct_preview_print_json(&preview, stdout, &r->diag);
 	else if (!r->options.quiet)
 		err = mkhct_preview_print(&preview, stdout, &r->diag);
-	return err ? err : flush_output(r, "standard output cannot be written");
+	return err ? err : mkhct_flush_output("standard output cannot be written", &r->diag);
+}
+
+static struct mkhct_bundle bundle_of(struct run *r, double started)
+{
+	return (struct mkhct_bundle){.options = &r->options,
+				     .source = &r->source,
+				     .goals = &r->goals,
+				     .recipe = r->recipe,
+				     .lossless = r->lossless,
+				     .output = r->output,
+				     .compressor = r->compressor,
+				     .report = r->report,
+				     .progress = &r->progress,
+				     .started = started};
+}
+
+/* A part is done, and says what is left to do. */
+static void say_part(struct run *r)
+{
+	if (!r->options.quiet && !r->options.json)
+		printf("part %u of %u of %s is done; when all are: mkhct --finish %s\n",
+		       r->options.part, r->options.parts, r->options.out, r->options.out);
+}
+
+/* Tells how much there is to do, and how much of it is done. */
+static void begin_progress(struct run *r)
+{
+	const struct mkhct_checkpoint *c = mkhct_output_checkpoint(r->output);
+	uint64_t total = 0, done = 0, tensors = 0;
+
+	for (size_t i = 0; i < r->source.count; i++) {
+		struct mkhct_state state;
+
+		mkhct_checkpoint_state(c, i, &state);
+		if (state.status == MKHCT_SKIPPED)
+			continue;
+		total += r->source.entries[i].size;
+		done += state.status == MKHCT_COMPLETED ? r->source.entries[i].size : 0;
+		tensors += state.tensors;
+	}
+	hct_meter_start(&r->progress.meter, total);
+	mkhct_events_start(r->events, &r->source, r->options.out, r->recipe, r->options.jobs);
+	if (done || tensors)
+		mkhct_events_resume(r->events, done, tensors);
 }
 
 static hct_error write_bundle(struct run *r, double started)
 {
-	const struct mkhct_source *source = &r->source;
+	struct mkhct_checkpoint_of of = checkpoint_of(r);
+	struct mkhct_bundle b;
 	double seconds;
 	hct_error err;
 
-	err = mkhct_report_create(source, r->recipe, r->lossless, &r->report, &r->diag);
+	err = mkhct_report_create(&r->source, r->recipe, r->lossless, &r->report, &r->diag);
 	if (err)
 		return err;
 	r->begun = 1;
-	err = mkhct_output_begin(r->output, &r->diag);
+	err = mkhct_output_begin(r->output, &of, &r->diag);
+	if (!err)
+		err = keep_errors(r);
 	if (err)
 		return err;
-	hct_meter_start(&r->progress.meter, source->model_bytes + source->carried_bytes);
+	begin_progress(r);
+	err = mkhct_work_expect(
+		&r->progress.meter, &r->source, mkhct_output_checkpoint(r->output),
+		r->lossless ? NULL : &r->goals,
+		!r->lossless || r->options.sample_given ? r->options.quality_sample : 0, &r->diag);
+	if (err)
+		return err;
 	warn_of_environment(r);
 	warn_of_small_space(r);
-	warn_of_baggage(r);
-	for (size_t i = 0; !err && i < source->count; i++)
-		err = write_entry(r, &source->entries[i]);
-	mkhct_progress_clear(&r->progress);
-	seconds = hct_meter_now() - started;
-	if (!err)
-		err = write_report(r, seconds);
-	if (!err)
-		err = mkhct_interrupt_check(&r->diag);
-	if (!err) {
-		err = mkhct_output_commit(r->output, &r->diag);
-		r->begun = mkhct_output_can_go_back(r->output);
+	b = bundle_of(r, started);
+	err = mkhct_bundle_write(&b, &r->diag);
+	if (!err && r->options.parts) {
+		mkhct_output_keep(r->output);
+		err = mkhct_output_save(r->output, &r->diag);
+		if (!err)
+			say_part(r);
+		return err ? err
+			   : mkhct_flush_output("standard output cannot be written", &r->diag);
 	}
-	return err ? err : print_result(r, seconds);
+	if (!err)
+		err = mkhct_bundle_finish(&b, &seconds, &r->diag);
+	if (err)
+		return err;
+	r->begun = 0; /* it is finished, whatever becomes of the report */
+	return mkhct_bundle_print(&b, seconds, &r->diag);
+}
+
+/* The log cannot be written any more. */
+static void warn(void *arg, const char *text)
+{
+	struct run *r = arg;
+
+	mkhct_progress_note(&r->progress, "mkhct: warning: %s", text);
 }
 
 static hct_error run(struct run *r)
 {
+	const struct mkhct_options *o = &r->options;
 	double started = hct_meter_now(), model_bytes = 0;
-	hct_error err = prepare(r);
+	hct_error err = HCT_OK;
 
+	if ((o->json && !o->dry_run) || o->log)
+		err = mkhct_events_open(o->json && !o->dry_run ? stdout : NULL, o->log, warn, r,
+					&r->events, &r->diag);
+	if (!err && o->action == MKHCT_FINISH)
+		return mkhct_finish(o, r->events, &r->diag);
+	if (!err)
+		err = prepare(r);
 	if (!err)
 		err = resolve(r, &model_bytes);
 	if (err)
@@ -428,13 +477,34 @@ static void free_run(struct run *r)
 	cJSON_free(r->recipe);
 	mkhct_source_free(&r->source);
 	mkhct_options_free(&r->options);
+	for (size_t i = 1; r->adopted && i <= r->adopted_count; i++)
+		free(r->adopted[i]);
+	free(r->adopted);
+}
+
+/* How it ended, for people. */
+static void say_end(const struct run *r, int kept, int clean)
+{
+	const char *text = r->diag.text, *out = r->options.out;
+
+	if (kept)
+		fprintf(stderr, "mkhct: %s; what is done is kept: run the same command again %s\n",
+			text,
+			r->options.restart ? "without --restart to go on"
+					   : "to go on, or with --restart to begin anew");
+	else if (r->begun && clean)
+		fprintf(stderr, "mkhct: %s; %s is as it was before\n", text, out);
+	else
+		fprintf(stderr, "mkhct: %s\n", text);
+	if (!clean)
+		fprintf(stderr, "mkhct: %s: part files of this run could not be removed\n", out);
 }
 
 int main(int argc, char **argv)
 {
 	struct run r = {.begun = 0};
 	hct_error err;
-	int clean;
+	int kept, clean;
 
 	if (hct_open_standard_descriptors() < 0)
 		return HCT_EXIT_SYSTEM;
@@ -443,7 +513,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "mkhct: %s; try 'mkhct --help'\n", r.diag.text);
 		return HCT_EXIT_USAGE;
 	}
-	if (r.options.action != MKHCT_RUN) {
+	if (r.options.action == MKHCT_HELP || r.options.action == MKHCT_VERSION) {
 		if (r.options.action == MKHCT_HELP)
 			fputs(mkhct_options_help, stdout);
 		else
@@ -452,15 +522,16 @@ int main(int argc, char **argv)
 	}
 	mkhct_interrupt_install();
 	mkhct_model_catch_faults();
-	err = run(&r);
+	err = adopt_options(&r, argc, argv);
+	if (!err)
+		err = run(&r);
+	kept = r.begun && mkhct_output_is_kept(r.output);
 	clean = mkhct_output_close(r.output);
-	if (err && r.begun && clean)
-		fprintf(stderr, "mkhct: %s; %s is as it was before\n", r.diag.text, r.options.out);
-	else if (err)
-		fprintf(stderr, "mkhct: %s\n", r.diag.text);
-	if (!clean)
-		fprintf(stderr, "mkhct: %s: part files of this run could not be removed\n",
-			r.options.out);
+	if (err)
+		say_end(&r, kept, clean);
+	if (err)
+		mkhct_events_error(r.events, r.diag.text, hct_error_exit_code(err));
+	mkhct_events_close(r.events);
 	free_run(&r);
 	return hct_error_exit_code(err);
 }

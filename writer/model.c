@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "codec/io.h"
+#include "writer/patience.h"
+#include "writer/transcode.h"
 
 /* What this thread is reading through a map, or NULL. */
 struct guard {
@@ -67,13 +68,14 @@ hct_error mkhct_entry_unchanged(const struct mkhct_entry *entry, int fd, struct 
 
 	if (fstat(fd, &sb) != 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be examined", entry->path);
-	if ((uint64_t)sb.st_size < entry->size)
+	if ((uint64_t)sb.st_size < entry->disk_size)
 		return hct_fail(diag, HCT_ERR_CHANGED,
 				"%s: was truncated while it was read; run again when it is whole",
 				entry->path);
 	if (sb.st_dev != entry->dev || sb.st_ino != entry->ino ||
-	    (uint64_t)sb.st_size != entry->size || sb.st_mtim.tv_sec != entry->mtime.tv_sec ||
-	    sb.st_mtim.tv_nsec != entry->mtime.tv_nsec)
+	    (uint64_t)sb.st_size != entry->disk_size ||
+	    sb.st_mtim.tv_sec != entry->disk_mtime.tv_sec ||
+	    sb.st_mtim.tv_nsec != entry->disk_mtime.tv_nsec)
 		return hct_fail(
 			diag, HCT_ERR_CHANGED,
 			"%s: changed while it was read; run again when nothing writes to it",
@@ -83,7 +85,7 @@ hct_error mkhct_entry_unchanged(const struct mkhct_entry *entry, int fd, struct 
 
 hct_error mkhct_model_unchanged(const struct mkhct_model *m, struct hct_diag *diag)
 {
-	return mkhct_entry_unchanged(m->entry, m->fd, diag);
+	return mkhct_entry_unchanged(m->entry, m->disk_fd, diag);
 }
 
 /* A clone without Git LFS holds small text files in place of the weights. */
@@ -110,7 +112,7 @@ static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
 	size_t length;
 	hct_error err;
 
-	err = hct_read_at(m->fd, path, first, n, 0, diag);
+	err = mkhct_patient_read(m->fd, path, first, n, 0, diag);
 	if (!err)
 		err = refuse_lfs_pointer(m, first, n, diag);
 	if (err)
@@ -124,7 +126,7 @@ static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
 	header = malloc(length);
 	if (!header)
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", path);
-	err = hct_read_at(m->fd, path, header, length, 0, diag);
+	err = mkhct_patient_read(m->fd, path, header, length, 0, diag);
 	if (!err) {
 		err = hct_safetensors_parse(header, length, size, &m->st, &why);
 		if (err)
@@ -134,6 +136,28 @@ static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
 	return err;
 }
 
+/* Nothing is decoded: the index holds the header.  m->st is the reader's. */
+static hct_error open_packed(struct mkhct_model *m, struct hct_diag *diag)
+{
+	const struct mkhct_entry *entry = m->entry;
+	const struct hct_source *source;
+	int copy = fcntl(m->disk_fd, F_DUPFD_CLOEXEC, 0);
+	hct_error err;
+
+	m->fd = -1;
+	if (copy < 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be opened", entry->path);
+	err = hct_reader_open_fd(copy, entry->path, &m->reader, diag);
+	if (err)
+		return err;
+	m->st = *hct_reader_safetensors(m->reader);
+	source = hct_reader_source(m->reader);
+	if (source->size != entry->size)
+		return hct_fail(diag, HCT_ERR_CHANGED, "%s: changed while it was read; run again",
+				entry->path);
+	return HCT_OK;
+}
+
 hct_error mkhct_model_open(const struct mkhct_entry *entry, struct mkhct_model *out,
 			   struct hct_diag *diag)
 {
@@ -141,13 +165,12 @@ hct_error mkhct_model_open(const struct mkhct_entry *entry, struct mkhct_model *
 
 	memset(out, 0, sizeof(*out));
 	out->entry = entry;
-	/* O_NONBLOCK: a FIFO that took the file's place must not block. */
-	out->fd = open(entry->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (out->fd < 0)
+	out->disk_fd = out->fd = mkhct_patient_open(entry->path);
+	if (out->disk_fd < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", entry->path);
 	err = mkhct_model_unchanged(out, diag);
 	if (!err)
-		err = parse_header(out, diag);
+		err = entry->packed ? open_packed(out, diag) : parse_header(out, diag);
 	if (err)
 		mkhct_model_close(out);
 	return err;
@@ -155,10 +178,16 @@ hct_error mkhct_model_open(const struct mkhct_entry *entry, struct mkhct_model *
 
 hct_error mkhct_model_map(struct mkhct_model *m, struct hct_diag *diag)
 {
+	hct_error err;
 	void *map;
 
 	if (m->entry->size > SIZE_MAX / 2)
 		return hct_fail(diag, HCT_ERR_LIMIT, "%s: too big to be mapped", m->entry->path);
+	if (m->reader && m->fd < 0) {
+		err = mkhct_transcode_decode(m->reader, m->entry->scratch, &m->fd, diag);
+		if (err)
+			return err;
+	}
 	map = mmap(NULL, (size_t)m->entry->size, PROT_READ, MAP_PRIVATE, m->fd, 0);
 	if (map == MAP_FAILED)
 		return hct_fail_errno(diag, errno, "%s: cannot be mapped", m->entry->path);
@@ -186,9 +215,16 @@ void mkhct_model_close(struct mkhct_model *m)
 {
 	if (m->map)
 		munmap((void *)m->map, (size_t)m->entry->size);
-	if (m->fd >= 0)
+	if (m->fd >= 0 && m->fd != m->disk_fd)
 		close(m->fd);
-	hct_safetensors_free(&m->st);
+	if (m->disk_fd >= 0)
+		close(m->disk_fd);
+	if (m->reader)
+		hct_reader_close(m->reader); /* whose m->st is */
+	else
+		hct_safetensors_free(&m->st);
+	memset(&m->st, 0, sizeof(m->st));
+	m->reader = NULL;
 	m->map = NULL;
-	m->fd = -1;
+	m->fd = m->disk_fd = -1;
 }

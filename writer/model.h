@@ -3,24 +3,29 @@
 #define MKHCT_MODEL_H
 
 #include "codec/error.h"
+#include "codec/reader.h"
 #include "codec/safetensors.h"
 #include "writer/source.h"
 
 struct mkhct_model {
 	const struct mkhct_entry *entry;
-	int fd;
+	int disk_fd;        /* of the file at entry->path */
+	int fd;             /* of the bytes of the model: the same, or, of a packed one, of what was
+			     * decoded; -1 until mkhct_model_map has done that */
+	hct_reader *reader; /* of a packed one */
 	const uint8_t *map; /* the whole file; NULL until mkhct_model_map */
 	struct hct_safetensors st;
 };
 
-/* Opens the file and parses its header.  On success *out must go to
- * mkhct_model_close; entry must outlive it.  Errors: HCT_ERR_SAFETENSORS,
- * HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_NOMEM, HCT_ERR_CHANGED when the file is no
- * longer what the scan saw. */
+/* Opens the file and parses its header; of a packed one, reads its index.  On success *out must go
+ * to mkhct_model_close; entry must outlive it.  Errors: HCT_ERR_SAFETENSORS, HCT_ERR_NOT_FOUND,
+ * HCT_ERR_IO, HCT_ERR_NOMEM, HCT_ERR_CHANGED when the file is no longer what the scan saw. */
 hct_error mkhct_model_open(const struct mkhct_entry *entry, struct mkhct_model *out,
 			   struct hct_diag *diag);
 
-/* Maps the file.  Reading the map is safe only inside mkhct_model_guard. */
+/* Maps the file; of a packed one, decodes all of it first (transcode.h).  Errors: HCT_ERR_LIMIT,
+ * HCT_ERR_IO; those of mkhct_transcode_decode.  Reading the map is safe only inside
+ * mkhct_model_guard. */
 hct_error mkhct_model_map(struct mkhct_model *m, struct hct_diag *diag);
 
 /* Runs work(arg), which may read m->map, and returns what it returns.  When the file is

@@ -2,63 +2,16 @@
 
 #include <getopt.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/pool.h"
+#include "writer/memory.h"
 #include "writer/number.h"
 #include "writer/recipe.h"
 
 #define MAX_JOBS 1024
-
-const char mkhct_options_help[] =
-	"Usage: mkhct [OPTION]... SRC OUT\n"
-	"Compress the model SRC (a folder, or one .safetensors file) into the bundle OUT.\n"
-	"\n"
-	"What is wanted, one of:\n"
-	"      --retention R  the error that keeping the fraction R of coefficients of\n"
-	"                     white noise leaves (default: .70, a cosine of .993)\n"
-	"      --cosine C     a cosine of C between each matrix and its source\n"
-	"      --snr DB       a ratio of DB decibels between source and error\n"
-	"      --bpw B        B bits a weight, whole files over all weights, 1 to 16\n"
-	"      --size BYTES   a bundle of that size; K, M and G are powers of 1024\n"
-	"      --lossless     every file comes back bit for bit\n"
-	"Norms, biases and other small or 1-D tensors are lossless always.\n"
-	"\n"
-	"Which tensor gets what:\n"
-	"      --policy P     uniform: the same for all (default); hybrid: first and last\n"
-	"                     layers better; layertype: by role; adaptive: by spectrum;\n"
-	"                     importance: by role or FILE\n"
-	"      --target-quality Q  of adaptive: fraction of energy to keep, 0 to 1\n"
-	"      --importance FILE   of importance: JSON with a number for each tensor\n"
-	"      --keep PATTERN      tensors of such names are lossless\n"
-	"      --tensor PATTERN=TARGET  tensors of such names get TARGET: lossless, a\n"
-	"                     retention, retention:R, cosine:C or snr:DB\n"
-	"\n"
-	"How it is coded:\n"
-	"      --effort N     1 (quick) to 9 (small); default: 5\n"
-	"      --transform T  auto, none or dct; default: auto\n"
-	"      --encoder E    auto, tcq, topk, mixed, svd or int4; default: auto\n"
-	"      --fp16-ratio F of mixed: fraction of coefficients in FP16; default: .20\n"
-	"      --layers N     refinements that a reader can leave out, 1 to 4; default: 1\n"
-	"\n"
-	"Running:\n"
-	"      --dry-run      write nothing; print what would be done to each tensor\n"
-	"      --quality-sample F  decode and measure that fraction of tensors, 0 to 1;\n"
-	"                     default: .05\n"
-	"  -j, --jobs N       encode with N threads (default: one for each CPU)\n"
-	"  -f, --force        write the bundle OUT anew when it exists\n"
-	"  -q, --quiet        print nothing but errors\n"
-	"  -v, --verbose      print a line for each tensor\n"
-	"      --json         print the final report as JSON\n"
-	"  -V, --version      print the version\n"
-	"  -h, --help         print this help\n"
-	"\n"
-	"OUT is a new or an empty folder. Mount it with hctfs; list, check and extract it\n"
-	"with hct.\n"
-	"\n"
-	"Exit status: 0 done; 1 SRC is damaged, invalid or unsupported; 2 wrong command\n"
-	"line; 3 system error (I/O, memory, disk full, OUT exists); 130 interrupted.\n";
 
 static const char *const transforms[] = {[MKHCT_TRANSFORM_AUTO] = "auto",
 					 [MKHCT_TRANSFORM_NONE] = "none",
@@ -87,9 +40,23 @@ static const struct mkhct_range quality_range = {"quality", "between 0 and 1", 0
 						 1,         .open_low = 1,     .open_high = 1};
 static const struct mkhct_range effort_range = {"level of effort", "1 to 9", 1, 9, .whole = 1};
 static const struct mkhct_range layers_range = {"number of layers", "1 to 4", 1, 4, .whole = 1};
+static const struct mkhct_range tensors_range = {"number of tensors", "1 to 1000000", 1, 1e6,
+						 .whole = 1};
+static const struct mkhct_range seconds_range = {"number of seconds", "0 to 86400", .low = 0,
+						 .high = 86400};
 static const struct mkhct_range fraction_range = {"fraction", "0 to 1", .low = 0, .high = 1};
 
-enum form { FORM_STOP, FORM_FLAG, FORM_WISH, FORM_WHOLE, FORM_NUMBER, FORM_WORD, FORM_OVERRIDE };
+enum form {
+	FORM_STOP,
+	FORM_FLAG,
+	FORM_WISH,
+	FORM_WHOLE,
+	FORM_NUMBER,
+	FORM_WORD,
+	FORM_SIZE,
+	FORM_OVERRIDE,
+	FORM_SELECTION
+};
 
 /* The codes of options without a letter begin behind all letters. */
 enum {
@@ -105,14 +72,25 @@ enum {
 	CODE_ENCODER,
 	CODE_FP16_RATIO,
 	CODE_LAYERS,
+	CODE_EXCLUDE,
+	CODE_INCLUDE,
+	CODES_OF_RECIPE_END, /* those before this one decide about the bundle's bytes */
+	CODE_RESTART,
+	CODE_INTERVAL,
+	CODE_SHARDS,
+	CODE_FINISH,
+	CODE_VERIFY,
+	CODE_MEMORY,
+	CODE_LOG,
 	CODE_DRY_RUN,
 	CODE_QUALITY_SAMPLE,
 	CODE_JSON,
 	CODES_END
 };
 
-/* An option: FLAG sets an int to 1, WHOLE an int, NUMBER a double and WORD an enum, at `at`
- * of struct mkhct_options; STOP ends parsing with an action. */
+/* An option: FLAG sets an int to 1, WHOLE an int, NUMBER a double, SIZE a uint64_t and WORD an
+ * enum or what its own function makes of it, at `at` of struct mkhct_options; STOP ends parsing
+ * with an action. */
 struct spec {
 	const char *name;
 	int code;
@@ -140,6 +118,15 @@ static const struct spec specs[] = {
 	{"encoder", CODE_ENCODER, FORM_WORD, AT(coding.encoder), NULL},
 	{"fp16-ratio", CODE_FP16_RATIO, FORM_NUMBER, AT(coding.fp16_ratio), &fraction_range},
 	{"layers", CODE_LAYERS, FORM_WHOLE, AT(coding.layers), &layers_range},
+	{"exclude", CODE_EXCLUDE, FORM_SELECTION, 0, NULL},
+	{"include", CODE_INCLUDE, FORM_SELECTION, 0, NULL},
+	{"restart", CODE_RESTART, FORM_FLAG, AT(restart), NULL},
+	{"checkpoint-interval", CODE_INTERVAL, FORM_WORD, 0, NULL},
+	{"shards", CODE_SHARDS, FORM_WORD, 0, NULL},
+	{"finish", CODE_FINISH, FORM_FLAG, AT(finish), NULL},
+	{"verify", CODE_VERIFY, FORM_FLAG, AT(verify), NULL},
+	{"memory", CODE_MEMORY, FORM_SIZE, AT(memory), NULL},
+	{"log", CODE_LOG, FORM_WORD, AT(log), NULL},
 	{"dry-run", CODE_DRY_RUN, FORM_FLAG, AT(dry_run), NULL},
 	{"quality-sample", CODE_QUALITY_SAMPLE, FORM_NUMBER, AT(quality_sample), &fraction_range},
 	{"jobs", 'j', FORM_WHOLE, AT(jobs), &jobs_range},
@@ -155,7 +142,7 @@ struct parse {
 	struct mkhct_options *out;
 	const char *wish;               /* the option that gave the wish, without dashes, or NULL */
 	unsigned char given[CODES_END]; /* by code */
-	size_t overrides_max;
+	size_t words_max;
 	struct hct_diag *diag;
 };
 
@@ -186,7 +173,17 @@ static const char *value_noun(const struct spec *s)
 	case CODE_TENSOR:
 		return "PATTERN=TARGET";
 	case CODE_IMPORTANCE:
+	case CODE_LOG:
 		return "file";
+	case CODE_EXCLUDE:
+	case CODE_INCLUDE:
+		return "pattern";
+	case CODE_INTERVAL:
+		return "number of tensors, or of seconds with an s behind it";
+	case CODE_SHARDS:
+		return "part I/N";
+	case CODE_MEMORY:
+		return "size";
 	default:
 		return "name";
 	}
@@ -208,6 +205,85 @@ static hct_error take_word(struct parse *p, const char *option, const char *text
 	}
 	return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: '%s' is not known (%s)", option, text,
 			list);
+}
+
+/* N tensors, or Ns seconds. */
+static hct_error take_interval(struct parse *p, const char *option, const char *text)
+{
+	size_t n = strlen(text);
+	int seconds = n > 1 && text[n - 1] == 's';
+	char *number = strndup(text, seconds ? n - 1 : n);
+	double value = 0;
+	hct_error err;
+
+	if (!number)
+		return hct_fail(p->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	err = mkhct_number_parse(option, number, seconds ? &seconds_range : &tensors_range, &value,
+				 p->diag);
+	free(number);
+	p->out->interval_tensors = seconds ? 0 : (int)value;
+	p->out->interval_seconds = seconds ? value : 0;
+	return err;
+}
+
+/* I/N. */
+static hct_error take_shards(struct parse *p, const char *option, const char *text)
+{
+	unsigned part, parts;
+	int end = 0;
+
+	if (!strchr("0123456789", *text) || sscanf(text, "%5u/%5u%n", &part, &parts, &end) != 2 ||
+	    text[end] || strpbrk(text, "+- ") || part < 1 || part > parts)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT,
+				"%s: '%s' is no part I/N (1/4 to 4/4 are the parts of four)",
+				option, text);
+	p->out->part = part;
+	p->out->parts = parts;
+	return HCT_OK;
+}
+
+static hct_error take_size(struct parse *p, const char *option, const char *text, uint64_t *out)
+{
+	struct mkhct_wish size;
+	hct_error err = mkhct_wish_parse(MKHCT_WISH_SIZE, option, text, &size, p->diag);
+
+	if (!err && size.bytes < MKHCT_MEMORY_LEAST)
+		err = hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: '%s' is too little (256M or more)",
+			       option, text);
+	if (!err)
+		*out = size.bytes;
+	return err;
+}
+
+static hct_error take_selection(struct parse *p, const struct spec *s, const char *option,
+				const char *text)
+{
+	struct mkhct_options *o = p->out;
+
+	if (!*text)
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the pattern is empty", option);
+	if (!o->selections)
+		o->selections = calloc(p->words_max, sizeof(*o->selections));
+	if (!o->selections)
+		return hct_fail(p->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	o->selections[o->selection_count++] =
+		(struct mkhct_selection){text, s->code == CODE_INCLUDE};
+	return HCT_OK;
+}
+
+/* Before the value is cut in pieces. */
+static hct_error keep_word(struct parse *p, const struct spec *s, const char *value)
+{
+	struct mkhct_options *o = p->out;
+	char *word = NULL;
+
+	if (!o->recipe_words)
+		o->recipe_words = calloc(p->words_max, sizeof(*o->recipe_words));
+	if (!o->recipe_words ||
+	    asprintf(&word, "--%s%s%s", s->name, value ? "=" : "", value ? value : "") < 0)
+		return hct_fail(p->diag, HCT_ERR_NOMEM, "out of memory for the options");
+	o->recipe_words[o->recipe_word_count++] = word;
+	return HCT_OK;
 }
 
 static hct_error take_named(struct parse *p, const struct spec *s, const char *option,
@@ -233,10 +309,14 @@ static hct_error take_named(struct parse *p, const struct spec *s, const char *o
 		err = take_word(p, option, text, encoders, COUNT(encoders), &word);
 		o->coding.encoder = (enum mkhct_encoder)word;
 		break;
-	default: /* CODE_IMPORTANCE */
+	case CODE_INTERVAL:
+		return take_interval(p, option, text);
+	case CODE_SHARDS:
+		return take_shards(p, option, text);
+	default: /* CODE_IMPORTANCE, CODE_LOG */
 		if (!*text)
 			err = hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the name is empty", option);
-		o->policy.importance = text;
+		*(s->code == CODE_LOG ? &o->log : &o->policy.importance) = text;
 	}
 	return err;
 }
@@ -278,7 +358,7 @@ static hct_error take_override(struct parse *p, const struct spec *s, const char
 	if (!*text)
 		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the pattern is empty", option);
 	if (!o->overrides)
-		o->overrides = calloc(p->overrides_max, sizeof(*o->overrides));
+		o->overrides = calloc(p->words_max, sizeof(*o->overrides));
 	if (!o->overrides)
 		return hct_fail(p->diag, HCT_ERR_NOMEM, "out of memory for the options");
 	o->overrides[o->override_count++] = next;
@@ -294,6 +374,10 @@ static hct_error take_option(struct parse *p, const struct spec *s, char *text)
 
 	strcat(option, s->name);
 	p->given[s->code] = 1;
+	if (s->code >= FIRST_CODE && s->code < CODES_OF_RECIPE_END)
+		err = keep_word(p, s, text);
+	if (err)
+		return err;
 	switch (s->form) {
 	case FORM_STOP:
 		break;
@@ -312,8 +396,12 @@ static hct_error take_option(struct parse *p, const struct spec *s, char *text)
 		break;
 	case FORM_WORD:
 		return take_named(p, s, option, text);
+	case FORM_SIZE:
+		return take_size(p, option, text, (uint64_t *)(void *)place);
 	case FORM_OVERRIDE:
 		return take_override(p, s, option, text);
+	case FORM_SELECTION:
+		return take_selection(p, s, option, text);
 	}
 	return err;
 }
@@ -335,6 +423,15 @@ static hct_error take_operands(int argc, char **argv, struct mkhct_options *out,
 {
 	int missing = 2 - (argc - optind);
 
+	if (out->finish && missing <= 1) {
+		if (missing < 1)
+			return hct_fail(diag, HCT_ERR_ARGUMENT,
+					"'%s' is one argument too many: --finish takes OUT alone",
+					argv[optind + 1]);
+		out->action = MKHCT_FINISH;
+		out->out = argv[optind];
+		return *out->out ? HCT_OK : hct_fail(diag, HCT_ERR_ARGUMENT, "OUT is empty");
+	}
 	if (missing == 2 || (missing == 1 && !out->dry_run))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s is missing",
 				missing == 2 ? "SRC" : "OUT");
@@ -407,6 +504,12 @@ static hct_error check_together(const struct parse *p)
 		why = "--target-quality: give --policy adaptive with it";
 	else if (p->given[CODE_FP16_RATIO] && o->coding.encoder != MKHCT_ENCODER_MIXED)
 		why = "--fp16-ratio: give --encoder mixed with it";
+	else if (o->finish && (o->recipe_word_count || o->parts || o->restart || o->dry_run))
+		why = "--finish: takes the options that the parts were made with";
+	else if (o->parts && o->dry_run)
+		why = "--shards: a dry run is always of everything; leave one out";
+	else if (o->parts && o->force)
+		why = "--shards and --force exclude each other: make room for OUT first";
 	else if (is_literal(o->coding.encoder) && o->coding.layers > 1)
 		why = "--layers: topk, mixed and int4 code one; leave --encoder out";
 	else if (is_literal(o->coding.encoder) && mkhct_wish_is_budget(&policy->wish))
@@ -434,13 +537,15 @@ hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 			      struct hct_diag *diag)
 {
 	struct option longs[COUNT(specs) + 1] = {{NULL, 0, NULL, 0}};
-	struct parse p = {.out = out, .overrides_max = (size_t)argc, .diag = diag};
+	struct parse p = {.out = out, .words_max = (size_t)argc, .diag = diag};
 	hct_error err = HCT_OK;
 	int c;
 
 	*out = (struct mkhct_options){
 		.action = MKHCT_RUN,
 		.quality_sample = .05,
+		.memory = 1u << 30,
+		.interval_seconds = 10,
 		.policy = {.wish = mkhct_wish_default()},
 		.coding = {.effort = 5, .fp16_ratio = .20, .layers = 1},
 	};
@@ -478,4 +583,12 @@ void mkhct_options_free(struct mkhct_options *o)
 	free(o->policy.overrides);
 	o->policy.overrides = NULL;
 	o->policy.override_count = 0;
+	free(o->selections);
+	o->selections = NULL;
+	o->selection_count = 0;
+	for (size_t i = 0; i < o->recipe_word_count; i++)
+		free(o->recipe_words[i]);
+	free(o->recipe_words);
+	o->recipe_words = NULL;
+	o->recipe_word_count = 0;
 }

@@ -1,9 +1,7 @@
 #include "output.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,276 +13,82 @@
 
 #include "codec/hct.h"
 #include "codec/io.h"
-#include "writer/manifest.h"
 #include "writer/names.h"
-
-#define JOURNAL_NAME    ".hct/unfinished.json"
-#define JOURNAL_PART    ".hct/unfinished.json.part"
-#define PART_BASE_MAX   200 /* bytes of NAME in .NAME.part: longer ones are cut */
-#define REPORT_INDEX(o) ((o)->source->count)
-
-/* What becomes of one entry of the source, or of the report. */
-struct slot {
-	char *final; /* relative to the bundle */
-	char *part;  /* NULL for folders */
-	char *shown; /* for messages: with the bundle's path */
-	int created; /* the part file or the folder, by this run */
-	int named;   /* the part file has become the final one */
-};
-
-struct mkhct_output {
-	char *path;
-	const struct mkhct_source *source;
-	struct slot *slots; /* one for each entry, in their order, and the report */
-	size_t count;
-	int root; /* descriptor of the bundle's folder; -1 when it is not there */
-	int made_root, made_meta, made_journal;
-	int had_journal; /* a killed run left its own: it stays until a commit */
-	int committed;
-	struct mkhct_manifest old; /* with force: what earlier runs wrote */
-};
+#include "writer/place.h"
 
 static hct_error out_of_memory(const struct mkhct_output *o, struct hct_diag *diag)
 {
 	return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", o->path);
 }
 
-static int is_folder_slot(const struct mkhct_output *o, size_t i)
+char *mkhct_output_state_name(const struct mkhct_output_mode *mode, char buf[MKHCT_STATE_NAME])
 {
-	return i < o->source->count && o->source->entries[i].kind == MKHCT_FOLDER;
-}
-
-/* Names ------------------------------------------------------------------------------ */
-
-static int compare_strings(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Whether a part file of this name would stand in the way of something: a file of the
- * new bundle, or one that lies there and is not a part file of a killed run. */
-static int part_is_taken(const struct mkhct_output *o, char *const *finals, const char *part)
-{
-	struct stat sb;
-
-	if (bsearch(&part, finals, o->count, sizeof(*finals), compare_strings))
-		return 1;
-	return o->root >= 0 && fstatat(o->root, part, &sb, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       mkhct_manifest_find(&o->old, part) != MKHCT_MANIFEST_PART;
-}
-
-static hct_error choose_part(struct mkhct_output *o, size_t i, char *const *finals,
-			     struct hct_diag *diag)
-{
-	const char *final = o->slots[i].final, *base = mkhct_name_base(final);
-	int folder = (int)(base - final), keep = (int)strnlen(base, PART_BASE_MAX + 1);
-	char cut[32] = "", again[32] = "";
-
-	if (keep > PART_BASE_MAX) { /* then the number tells such names apart */
-		keep = PART_BASE_MAX;
-		snprintf(cut, sizeof(cut), "~%zu", i);
-	}
-	for (unsigned n = 2;; n++) {
-		char *part;
-
-		if (asprintf(&part, "%.*s.%.*s%s.part%s", folder, final, keep, base, cut, again) <
-		    0)
-			return out_of_memory(o, diag);
-		if (!part_is_taken(o, finals, part)) {
-			o->slots[i].part = part;
-			return HCT_OK;
-		}
-		free(part);
-		snprintf(again, sizeof(again), "-%u", n);
-	}
-}
-
-static hct_error name_slots(struct mkhct_output *o, struct hct_diag *diag)
-{
-	const struct mkhct_source *src = o->source;
-	hct_error err = HCT_OK;
-	char **finals;
-
-	o->count = src->count + 1;
-	o->slots = calloc(o->count, sizeof(*o->slots));
-	finals = calloc(o->count, sizeof(*finals));
-	if (!o->slots || !finals) {
-		err = out_of_memory(o, diag);
-		goto out;
-	}
-	for (size_t i = 0; i < o->count; i++) {
-		const struct mkhct_entry *e = i < src->count ? &src->entries[i] : NULL;
-		struct slot *s = &o->slots[i];
-
-		if (asprintf(&s->final, "%s%s", e ? e->name : MKHCT_REPORT_NAME,
-			     e && e->kind == MKHCT_MODEL ? MKHCT_HCT_SUFFIX : "") < 0)
-			s->final = NULL;
-		if (s->final)
-			s->shown = mkhct_name_join(o->path, s->final);
-		if (!s->shown) {
-			err = out_of_memory(o, diag);
-			goto out;
-		}
-		finals[i] = s->final;
-	}
-	qsort(finals, o->count, sizeof(*finals), compare_strings);
-	for (size_t i = 0; !err && i < o->count; i++)
-		if (!is_folder_slot(o, i))
-			err = choose_part(o, i, finals, diag);
-out:
-	free(finals);
-	return err;
-}
-
-/* Checks ----------------------------------------------------------------------------- */
-
-static hct_error check_new(const struct mkhct_output *o, struct hct_diag *diag)
-{
-	char *parent = strdup(o->path);
-	char *slash;
-	struct stat sb;
-	hct_error err;
-
-	if (!parent)
-		return out_of_memory(o, diag);
-	slash = strrchr(parent, '/');
-	if (!slash)
-		strcpy(parent, ".");
+	if (mode->parts)
+		snprintf(buf, MKHCT_STATE_NAME, MKHCT_META_FOLDER "/checkpoint-%u-of-%u.json",
+			 mode->part, mode->parts);
 	else
-		slash[slash == parent] = '\0';
-	if (lstat(o->path, &sb) == 0)
-		err = hct_fail(diag, HCT_ERR_EXISTS, "%s: a symlink to nothing; remove it",
-			       o->path);
-	else if (stat(parent, &sb) != 0 && errno != ENOENT && errno != ENOTDIR)
-		err = hct_fail_errno(diag, errno, "%s: cannot be examined", parent);
-	else if (stat(parent, &sb) != 0 || !S_ISDIR(sb.st_mode))
-		err = hct_fail(diag, HCT_ERR_NOT_FOUND,
-			       "%s: cannot be made: there is no folder %s; make it first", o->path,
-			       parent);
-	else
-		err = mkhct_source_refuse_inside(o->source, o->path, parent, diag);
-	free(parent);
-	return err;
+		strcpy(buf, MKHCT_META_FOLDER "/checkpoint.json");
+	return buf;
 }
 
-static hct_error is_empty(const struct mkhct_output *o, int *empty, struct hct_diag *diag)
+char *mkhct_output_lock_name(const struct mkhct_output *o)
 {
-	DIR *dir = opendir(o->path);
-	struct dirent *d;
+	char *name = NULL;
+	int n = o->mode.parts ? asprintf(&name, MKHCT_META_FOLDER "/lock-%u-of-%u", o->mode.part,
+					 o->mode.parts)
+			      : asprintf(&name, MKHCT_META_FOLDER "/lock");
 
-	if (!dir)
-		return hct_fail_errno(diag, errno, "%s: cannot be listed", o->path);
-	*empty = 1;
-	while (*empty && (d = readdir(dir)) != NULL)
-		*empty = strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0;
-	closedir(dir);
-	return HCT_OK;
+	return n < 0 ? NULL : name;
 }
 
-/* With force: may the new bundle take the place of what lies there? */
-static hct_error check_slot(const struct mkhct_output *o, size_t i, struct hct_diag *diag)
+/* Relative to the bundle.  malloc'ed, or NULL. */
+static char *ledger_name(size_t i)
 {
-	const struct slot *s = &o->slots[i];
-	int want_folder = is_folder_slot(o, i);
-	struct stat sb;
+	char *name = NULL;
 
-	if (fstatat(o->root, s->final, &sb, AT_SYMLINK_NOFOLLOW) != 0) {
-		if (errno == ENOENT || errno == ENOTDIR)
-			return HCT_OK;
-		return hct_fail_errno(diag, errno, "%s: cannot be examined", s->shown);
-	}
-	if (want_folder && S_ISDIR(sb.st_mode))
-		return HCT_OK;
-	if (want_folder)
-		return hct_fail(diag, HCT_ERR_EXISTS,
-				"%s: stands where a folder must be; move it away", s->shown);
-	if (S_ISREG(sb.st_mode) &&
-	    (i == REPORT_INDEX(o) || mkhct_manifest_find(&o->old, s->final) == MKHCT_MANIFEST_FILE))
-		return HCT_OK;
-	return hct_fail(diag, HCT_ERR_EXISTS, "%s: was not written by mkhct; move it away",
-			s->shown);
+	return asprintf(&name, MKHCT_META_FOLDER "/%zu.ledger", i) < 0 ? NULL : name;
 }
 
-static hct_error check_bundle(struct mkhct_output *o, int force, struct hct_diag *diag)
-{
-	struct stat sb;
-	hct_error err;
-
-	if (fstatat(o->root, MKHCT_META_FOLDER, &sb, AT_SYMLINK_NOFOLLOW) != 0 ||
-	    !S_ISDIR(sb.st_mode))
-		return hct_fail(diag, HCT_ERR_EXISTS,
-				"%s: neither empty nor a bundle; choose another folder", o->path);
-	o->had_journal = fstatat(o->root, JOURNAL_NAME, &sb, AT_SYMLINK_NOFOLLOW) == 0;
-	if (!force)
-		return hct_fail(diag, HCT_ERR_EXISTS, "%s: %s; give --force to write it anew",
-				o->path,
-				o->had_journal ? "an unfinished bundle" : "a bundle already");
-	err = mkhct_manifest_read(&o->old, o->root, MKHCT_REPORT_NAME, diag);
-	if (!err)
-		err = mkhct_manifest_read(&o->old, o->root, JOURNAL_NAME, diag);
-	if (err)
-		return err;
-	mkhct_manifest_sort(&o->old);
-	return HCT_OK;
-}
-
-static hct_error check_place(struct mkhct_output *o, int force, struct hct_diag *diag)
-{
-	struct stat sb;
-	int empty = 0;
-	hct_error err;
-
-	if (stat(o->path, &sb) != 0) {
-		if (errno == ENOENT)
-			return check_new(o, diag);
-		return hct_fail_errno(diag, errno, "%s: cannot be examined", o->path);
-	}
-	if (!S_ISDIR(sb.st_mode))
-		return hct_fail(diag, HCT_ERR_EXISTS,
-				"%s: a file is there already; OUT is a folder that mkhct makes",
-				o->path);
-	err = mkhct_source_refuse_inside(o->source, o->path, o->path, diag);
-	if (!err)
-		err = mkhct_source_refuse_around(o->source, o->path, &sb, diag);
-	if (err)
-		return err;
-	o->root = open(o->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (o->root < 0)
-		return hct_fail_errno(diag, errno, "%s: cannot be opened", o->path);
-	err = is_empty(o, &empty, diag);
-	if (err || empty)
-		return err;
-	return check_bundle(o, force, diag);
-}
-
-hct_error mkhct_output_open(const char *path, const struct mkhct_source *source, int force,
-			    struct mkhct_output **out, struct hct_diag *diag)
+hct_error mkhct_output_open(const char *path, const struct mkhct_source *source,
+			    const struct mkhct_output_mode *mode, struct mkhct_output **out,
+			    struct hct_diag *diag)
 {
 	struct mkhct_output *o = calloc(1, sizeof(*o));
+	char state[MKHCT_STATE_NAME];
 	size_t n = strlen(path);
 	hct_error err;
 
 	while (n > 1 && path[n - 1] == '/')
 		n--;
-	if (o)
+	if (o) {
+		o->root = o->lock = -1;
+		o->mode = *mode;
+		o->source = source;
 		o->path = strndup(path, n);
-	if (!o || !o->path) {
-		free(o);
+		o->state = strdup(mkhct_output_state_name(mode, state));
+		if (o->path && o->state)
+			o->state_shown = mkhct_name_join(o->path, o->state);
+	}
+	if (!o || !o->state_shown) {
+		mkhct_output_close(o);
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", path);
 	}
-	o->source = source;
-	o->root = -1;
-	err = check_place(o, force, diag);
+	err = mkhct_place_check(o, diag);
 	if (!err)
-		err = name_slots(o, diag);
-	for (size_t i = 0; !err && o->root >= 0 && i < o->count; i++)
-		err = check_slot(o, i, diag);
+		err = mkhct_place_name(o, diag);
+	if (!err)
+		err = mkhct_place_check_slots(o, diag);
 	if (err) {
 		mkhct_output_close(o);
 		return err;
 	}
 	*out = o;
 	return HCT_OK;
+}
+
+struct mkhct_checkpoint *mkhct_output_checkpoint(const struct mkhct_output *o)
+{
+	return o->checkpoint;
 }
 
 uint64_t mkhct_output_space(const struct mkhct_output *o)
@@ -298,13 +102,63 @@ uint64_t mkhct_output_space(const struct mkhct_output *o)
 
 /* Work ------------------------------------------------------------------------------- */
 
+/* Syncs a folder below root. */
+static hct_error sync_at(const struct mkhct_output *o, int root, const char *folder,
+			 struct hct_diag *diag)
+{
+	int fd = openat(root, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	hct_error err = HCT_OK;
+
+	/* Not every file system can sync a folder; the files themselves are synced. */
+	if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP && errno != ENOSYS))
+		err = hct_fail_errno(diag, errno, "%s: a folder cannot be written to disk",
+				     o->path);
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+/* Syncs the folder in which a file of the bundle lies. */
+static hct_error sync_folder_of(const struct mkhct_output *o, const char *name,
+				struct hct_diag *diag)
+{
+	size_t n = (size_t)(mkhct_name_base(name) - name);
+	char *folder = n ? strndup(name, n) : strdup(".");
+	hct_error err = folder ? sync_at(o, o->root, folder, diag) : out_of_memory(o, diag);
+
+	free(folder);
+	return err;
+}
+
+/* Syncs all folders of the bundle, and the one that it is in. */
+static hct_error sync_folders(const struct mkhct_output *o, struct hct_diag *diag)
+{
+	char *slash, *parent = strdup(o->path);
+	hct_error err =
+		parent ? sync_at(o, o->root, MKHCT_META_FOLDER, diag) : out_of_memory(o, diag);
+
+	for (size_t i = 0; !err && i < o->count; i++)
+		if (mkhct_place_is_folder(o, i))
+			err = sync_at(o, o->root, o->slots[i].final, diag);
+	if (!err)
+		err = sync_at(o, o->root, ".", diag);
+	slash = parent ? strrchr(parent, '/') : NULL;
+	if (slash)
+		slash[slash == parent] = '\0';
+	if (!err) /* it may be nobody's to read */
+		(void)sync_at(o, AT_FDCWD, slash ? parent : ".", NULL);
+	free(parent);
+	return err;
+}
+
 static hct_error make_root(struct mkhct_output *o, struct hct_diag *diag)
 {
 	if (o->root >= 0)
 		return HCT_OK;
-	if (mkdir(o->path, 0777) != 0)
+	if (mkdir(o->path, 0777) == 0)
+		o->made_root = 1;
+	else if (errno != EEXIST || !o->mode.parts)
 		return hct_fail_errno(diag, errno, "%s: cannot be made", o->path);
-	o->made_root = 1;
 	o->root = open(o->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (o->root < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", o->path);
@@ -314,71 +168,139 @@ static hct_error make_root(struct mkhct_output *o, struct hct_diag *diag)
 /* A folder whose permissions are those of the source's, but that mkhct can write to. */
 static hct_error make_folder(struct mkhct_output *o, size_t i, struct hct_diag *diag)
 {
-	struct slot *s = &o->slots[i];
+	struct mkhct_slot *s = &o->slots[i];
 
 	if (mkdirat(o->root, s->final, 0700) == 0) {
 		s->created = 1;
 		if (fchmodat(o->root, s->final, o->source->entries[i].mode | 0700, 0) == 0)
 			return HCT_OK;
 	} else if (errno == EEXIST) {
-		return HCT_OK;
+		/* It may have been killed between the two. */
+		if (!o->had_checkpoint ||
+		    fchmodat(o->root, s->final, o->source->entries[i].mode | 0700, 0) == 0)
+			return HCT_OK;
 	}
 	return hct_fail_errno(diag, errno, "%s: cannot be made", s->shown);
 }
 
 /* What this run is going to write, and what earlier ones may have written. */
-static char *journal_text(const struct mkhct_output *o)
+static int list_files(struct mkhct_output *o, cJSON *document)
 {
-	cJSON *root = mkhct_manifest_create();
-	char *text = NULL;
-	int rc = root ? 0 : -1;
+	cJSON *list = mkhct_manifest_create();
+	int rc = list ? 0 : -1;
 
 	for (size_t i = 0; !rc && i < o->count; i++) {
-		const struct slot *s = &o->slots[i];
+		const struct mkhct_slot *s = &o->slots[i];
+		char *ledger = ledger_name(i);
 
-		rc = mkhct_manifest_add(
-			root, is_folder_slot(o, i) ? MKHCT_MANIFEST_FOLDER : MKHCT_MANIFEST_FILE,
-			s->final);
+		rc = ledger ? mkhct_manifest_add(list,
+						 mkhct_place_is_folder(o, i) ? MKHCT_MANIFEST_FOLDER
+									     : MKHCT_MANIFEST_FILE,
+						 s->final)
+			    : -1;
 		if (!rc && s->part)
-			rc = mkhct_manifest_add(root, MKHCT_MANIFEST_PART, s->part);
+			rc = mkhct_manifest_add(list, MKHCT_MANIFEST_PART, s->part);
+		if (!rc && i < o->source->count && o->source->entries[i].kind == MKHCT_MODEL)
+			rc = mkhct_manifest_add(list, MKHCT_MANIFEST_PART, ledger);
+		free(ledger);
 	}
 	for (size_t i = 0; !rc && i < o->old.count; i++)
 		if (o->old.items[i].kind != MKHCT_MANIFEST_PART)
-			rc = mkhct_manifest_add(root, o->old.items[i].kind, o->old.items[i].name);
-	if (!rc)
-		text = cJSON_PrintUnformatted(root);
-	cJSON_Delete(root);
-	return text;
+			rc = mkhct_manifest_add(list, o->old.items[i].kind, o->old.items[i].name);
+	if (!rc && cJSON_AddItemToObject(document, MKHCT_MANIFEST_KEY, list))
+		return 0;
+	cJSON_Delete(list);
+	return -1;
 }
 
-static hct_error write_journal(struct mkhct_output *o, struct hct_diag *diag)
+/* The names that its part files have are those of the checkpoint from now on. */
+static int list_parts(struct mkhct_output *o)
 {
-	char *text = journal_text(o);
-	hct_error err;
-	int fd;
+	for (size_t i = 0; i < o->source->count; i++) {
+		cJSON *entry = mkhct_checkpoint_entry(o->checkpoint, i), *part;
 
-	if (!text)
-		return out_of_memory(o, diag);
-	fd = openat(o->root, JOURNAL_PART, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-		    0666);
-	if (fd < 0) {
-		err = hct_fail_errno(diag, errno, "%s/" JOURNAL_PART ": cannot be made", o->path);
-		goto out;
+		if (!o->slots[i].part)
+			continue;
+		part = cJSON_AddObjectToObject(entry, "part");
+		if (!part || mkhct_name_to_json(part, o->slots[i].part) != 0)
+			return -1;
 	}
-	o->made_journal = 1;
-	err = hct_write_all(fd, JOURNAL_PART, text, strlen(text), diag);
-	if (err)
-		close(fd);
-	else
-		err = mkhct_output_sync(fd, JOURNAL_PART, diag);
-	if (!err && renameat(o->root, JOURNAL_PART, o->root, JOURNAL_NAME) != 0)
-		err = hct_fail_errno(diag, errno, "%s/" JOURNAL_NAME ": cannot be made", o->path);
-out:
-	cJSON_free(text);
-	return err;
+	return 0;
 }
 
-hct_error mkhct_output_begin(struct mkhct_output *o, struct hct_diag *diag)
+/* Models are dealt out in turn; other files are part 1's. */
+static int is_mine(const struct mkhct_checkpoint_of *of, size_t entry)
+{
+	const struct mkhct_source *source = of->source;
+	size_t before = 0;
+
+	if (!of->parts)
+		return 1;
+	if (source->entries[entry].kind != MKHCT_MODEL)
+		return of->part == 1;
+	for (size_t i = 0; i < entry; i++)
+		before += source->entries[i].kind == MKHCT_MODEL;
+	return before % of->parts == of->part - 1;
+}
+
+static hct_error begin_checkpoint(struct mkhct_output *o, const struct mkhct_checkpoint_of *of,
+				  struct hct_diag *diag)
+{
+	hct_error err;
+
+	if (o->checkpoint) {
+		err = of ? mkhct_checkpoint_match(o->checkpoint, of, o->path, diag) : HCT_OK;
+	} else {
+		err = mkhct_manifest_remove_parts(&o->old, o->root, diag);
+		if (!err)
+			err = mkhct_checkpoint_create(of, is_mine, &o->checkpoint, diag);
+		if (!err && (list_parts(o) != 0 ||
+			     list_files(o, mkhct_checkpoint_document(o->checkpoint)) != 0))
+			err = out_of_memory(o, diag);
+	}
+	if (err)
+		return err;
+	o->made_checkpoint = 1;
+	if (of)
+		mkhct_checkpoint_count(o->checkpoint, "sessions", 1);
+	return mkhct_output_save(o, diag);
+}
+
+hct_error mkhct_output_merge(struct mkhct_output *o, const struct mkhct_checkpoint *other,
+			     unsigned part, struct hct_diag *diag)
+{
+	int rc = mkhct_checkpoint_merge(o->checkpoint, other);
+
+	if (rc > 0)
+		return hct_fail(
+			diag, HCT_ERR_EXISTS,
+			"%s: part %u was made of another source, or with other options, than "
+			"part 1; make it again",
+			o->path, part);
+	for (size_t i = 0; !rc && i < o->source->count; i++)
+		rc = mkhct_place_take_part(o, i);
+	return rc ? out_of_memory(o, diag) : HCT_OK;
+}
+
+hct_error mkhct_output_save(struct mkhct_output *o, struct hct_diag *diag)
+{
+	return mkhct_checkpoint_write(o->checkpoint, o->root, o->state, o->state_shown, diag);
+}
+
+/* With the lock: is what mkhct_output_open has found still so? */
+static hct_error check_still(const struct mkhct_output *o, struct hct_diag *diag)
+{
+	int begun = faccessat(o->root, o->state, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	int finished = faccessat(o->root, MKHCT_REPORT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+	if (begun == o->had_checkpoint && (begun || !finished || o->mode.force))
+		return HCT_OK;
+	return hct_fail(diag, HCT_ERR_EXISTS,
+			"%s: another mkhct has been at work on it meanwhile; run again", o->path);
+}
+
+hct_error mkhct_output_begin(struct mkhct_output *o, const struct mkhct_checkpoint_of *of,
+			     struct hct_diag *diag)
 {
 	hct_error err = make_root(o, diag);
 
@@ -389,27 +311,142 @@ hct_error mkhct_output_begin(struct mkhct_output *o, struct hct_diag *diag)
 	else if (errno != EEXIST)
 		return hct_fail_errno(diag, errno, "%s/" MKHCT_META_FOLDER ": cannot be made",
 				      o->path);
-	err = mkhct_manifest_remove_parts(&o->old, o->root, diag);
+	err = mkhct_place_lock(o, 1, diag);
 	if (!err)
-		err = write_journal(o, diag);
+		err = check_still(o, diag);
+	if (!err)
+		err = begin_checkpoint(o, of, diag);
 	for (size_t i = 0; !err && i < o->count; i++)
-		if (is_folder_slot(o, i))
+		if (mkhct_place_is_folder(o, i))
 			err = make_folder(o, i, diag);
+	/* No file is there before the folders and the checkpoint are there for good. */
+	return err ? err : sync_folders(o, diag);
+}
+
+/* The state of entry i; of a report, nothing. */
+static struct mkhct_state state_of(const struct mkhct_output *o, size_t i)
+{
+	struct mkhct_state state = {.status = MKHCT_PENDING};
+
+	if (o->checkpoint && i < o->source->count)
+		mkhct_checkpoint_state(o->checkpoint, i, &state);
+	return state;
+}
+
+static hct_error create(struct mkhct_output *o, const char *name, const char *shown, int keep,
+			int *fd, struct hct_diag *diag)
+{
+	struct stat sb;
+
+	/* Private until it has the mode of its source. */
+	*fd = openat(o->root, name,
+		     O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (keep ? 0 : O_TRUNC),
+		     0600);
+	if (*fd >= 0 && (fstat(*fd, &sb) != 0 || !S_ISREG(sb.st_mode))) {
+		close(*fd);
+		*fd = -1;
+		return hct_fail(diag, HCT_ERR_EXISTS, "%s: %s is no file; move it away", shown,
+				mkhct_name_base(name));
+	}
+	if (*fd < 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be made", shown);
+	return HCT_OK;
+}
+
+hct_error mkhct_output_create(struct mkhct_output *o, size_t i, int *fd, const char **name,
+			      struct hct_diag *diag)
+{
+	struct mkhct_slot *s = &o->slots[i];
+	hct_error err;
+
+	*name = s->shown;
+	err = create(o, s->part, s->shown, state_of(o, i).status == MKHCT_IN_PROGRESS, fd, diag);
+	if (err)
+		return err;
+	s->created = 1;
+	/* No checkpoint speaks of a file that may be gone. */
+	err = sync_folder_of(o, s->part, diag);
+	if (err)
+		close(*fd);
 	return err;
 }
 
-hct_error mkhct_output_create(struct mkhct_output *o, const struct mkhct_entry *entry, int *fd,
-			      const char **name, struct hct_diag *diag)
+hct_error mkhct_output_ledger(struct mkhct_output *o, size_t i, int *fd, struct hct_diag *diag)
 {
-	struct slot *s = &o->slots[entry ? (size_t)(entry - o->source->entries) : REPORT_INDEX(o)];
+	char *name = ledger_name(i);
+	hct_error err;
 
-	*name = s->shown;
-	/* Private until it has the mode of its source. */
-	*fd = openat(o->root, s->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (!name)
+		return out_of_memory(o, diag);
+	err = create(o, name, o->slots[i].shown, state_of(o, i).status == MKHCT_IN_PROGRESS, fd,
+		     diag);
+	if (!err) {
+		err = sync_folder_of(o, name, diag);
+		if (err) {
+			close(*fd);
+			*fd = -1;
+		}
+	}
+	free(name);
+	return err;
+}
+
+/* The descriptor of a file of that many bytes, or with more of at least that many; or -1. */
+static int open_whole(const struct mkhct_output *o, const char *name, uint64_t bytes, int more)
+{
+	int fd = openat(o->root, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat sb;
+
+	if (fd >= 0 && fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) &&
+	    ((uint64_t)sb.st_size == bytes || (more && (uint64_t)sb.st_size > bytes)))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+hct_error mkhct_output_reopen(const struct mkhct_output *o, size_t i, int *fd, const char **name,
+			      struct hct_diag *diag)
+{
+	uint64_t bytes = state_of(o, i).bytes;
+
+	*name = o->slots[i].shown;
+	*fd = open_whole(o, o->slots[i].part, bytes, 0);
+	if (*fd < 0 && mkhct_checkpoint_is_naming(o->checkpoint))
+		*fd = open_whole(o, o->slots[i].final, bytes, 0);
 	if (*fd < 0)
-		return hct_fail_errno(diag, errno, "%s: cannot be made", s->shown);
-	s->created = 1;
+		return hct_fail(diag, HCT_ERR_NOT_FOUND,
+				"%s: its part file is not there, or not as it was left", *name);
 	return HCT_OK;
+}
+
+/* What lies behind the bytes that count was never saved. */
+static int has_begun(const struct mkhct_output *o, size_t i, const struct mkhct_state *state)
+{
+	char *name = ledger_name(i);
+	int part = open_whole(o, o->slots[i].part, state->bytes, 1);
+	int ledger = name ? open_whole(o, name, state->ledger_bytes, 1) : -1;
+
+	free(name);
+	if (part >= 0)
+		close(part);
+	if (ledger >= 0)
+		close(ledger);
+	return part >= 0 && ledger >= 0;
+}
+
+int mkhct_output_has(const struct mkhct_output *o, size_t i)
+{
+	struct mkhct_state state = state_of(o, i);
+	const char *name;
+	int fd;
+
+	if (state.status == MKHCT_IN_PROGRESS)
+		return has_begun(o, i, &state);
+	if (mkhct_output_reopen(o, i, &fd, &name, NULL))
+		return 0;
+	close(fd);
+	return 1;
 }
 
 hct_error mkhct_output_sync(int fd, const char *name, struct hct_diag *diag)
@@ -423,42 +460,6 @@ hct_error mkhct_output_sync(int fd, const char *name, struct hct_diag *diag)
 	return err;
 }
 
-/* Syncs the folder that holds the file; name "" is the bundle's own. */
-static void sync_folder(const struct mkhct_output *o, const char *folder)
-{
-	int fd = openat(o->root, *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	/* Not every file system can sync a folder; the files themselves are synced. */
-	if (fd >= 0) {
-		(void)fsync(fd);
-		close(fd);
-	}
-}
-
-static void sync_folders(const struct mkhct_output *o)
-{
-	char *slash, *parent = strdup(o->path);
-
-	sync_folder(o, MKHCT_META_FOLDER);
-	for (size_t i = 0; i < o->count; i++)
-		if (is_folder_slot(o, i))
-			sync_folder(o, o->slots[i].final);
-	sync_folder(o, "");
-	if (!parent || !o->made_root) {
-		free(parent);
-		return;
-	}
-	slash = strrchr(parent, '/');
-	if (slash)
-		slash[slash == parent] = '\0';
-	int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		(void)fsync(fd);
-		close(fd);
-	}
-	free(parent);
-}
-
 static int is_in_new_bundle(const char *name, void *arg)
 {
 	const struct mkhct_output *o = arg;
@@ -466,7 +467,8 @@ static int is_in_new_bundle(const char *name, void *arg)
 	const struct mkhct_entry *e = mkhct_source_find(o->source, name);
 	char *stem;
 
-	if (strcmp(name, MKHCT_REPORT_NAME) == 0 || (e && e->kind != MKHCT_MODEL))
+	if (strcmp(name, MKHCT_REPORT_NAME) == 0 || strcmp(name, MKHCT_PAGE_NAME) == 0 ||
+	    (e && e->kind != MKHCT_MODEL))
 		return 1;
 	if (!mkhct_name_has_suffix(name, MKHCT_MODEL_SUFFIX MKHCT_HCT_SUFFIX))
 		return 0;
@@ -477,39 +479,95 @@ static int is_in_new_bundle(const char *name, void *arg)
 	return e ? e->kind == MKHCT_MODEL : (int)n;
 }
 
+/* Gives slot i its final name.  A run that was killed meanwhile may have done so. */
+static hct_error name_file(struct mkhct_output *o, size_t i, struct hct_diag *diag)
+{
+	struct mkhct_slot *s = &o->slots[i];
+	struct stat sb;
+	int errnum;
+
+	if (renameat(o->root, s->part, o->root, s->final) == 0)
+		return HCT_OK;
+	errnum = errno;
+	if (errnum == ENOENT && !s->created &&
+	    fstatat(o->root, s->final, &sb, AT_SYMLINK_NOFOLLOW) == 0)
+		return HCT_OK;
+	return hct_fail_errno(diag, errnum, "%s: cannot be given its name", s->shown);
+}
+
+/* Removes a file of the hidden folder, which need not be there. */
+static hct_error remove_hidden(const struct mkhct_output *o, const char *name, const char *suffix,
+			       struct hct_diag *diag)
+{
+	char *full = NULL;
+	hct_error err = HCT_OK;
+
+	if (!name || asprintf(&full, "%s%s", name, suffix) < 0)
+		return out_of_memory(o, diag);
+	if (unlinkat(o->root, full, 0) != 0 && errno != ENOENT)
+		err = hct_fail_errno(diag, errno, "%s/%s: cannot be removed", o->path, full);
+	free(full);
+	return err;
+}
+
+/* Checkpoints, locks and ledgers go, all that the hidden folder has of them. */
+static hct_error remove_state(struct mkhct_output *o, struct hct_diag *diag)
+{
+	struct mkhct_output_mode part = o->mode;
+	unsigned parts = part.parts ? part.parts : 1;
+	char state[MKHCT_STATE_NAME];
+	hct_error err = HCT_OK;
+
+	for (size_t i = 0; !err && i < o->source->count; i++) {
+		char *name;
+
+		if (o->source->entries[i].kind != MKHCT_MODEL)
+			continue;
+		name = ledger_name(i);
+		err = remove_hidden(o, name, "", diag);
+		free(name);
+	}
+	for (unsigned i = parts; !err && i-- > 0;) {
+		char *lock;
+
+		part.part = i + 1;
+		if (o->mode.parts)
+			o->mode.part = part.part;
+		lock = mkhct_output_lock_name(o);
+		mkhct_output_state_name(&part, state);
+		err = remove_hidden(o, lock, "", diag);
+		if (!err)
+			err = remove_hidden(o, state, ".part", diag);
+		if (!err && i > 0)
+			err = remove_hidden(o, state, "", diag);
+		free(lock);
+	}
+	/* The checkpoint, of the first part, goes when all else is gone: then the bundle is
+	 * finished. */
+	if (!err)
+		err = sync_at(o, o->root, MKHCT_META_FOLDER, diag);
+	return err ? err : remove_hidden(o, o->state, "", diag);
+}
+
 hct_error mkhct_output_commit(struct mkhct_output *o, struct hct_diag *diag)
 {
-	int replaces = o->had_journal || o->old.count > 0;
+	hct_error err = mkhct_checkpoint_set_naming(o->checkpoint) ? out_of_memory(o, diag)
+								   : mkhct_output_save(o, diag);
 
-	for (size_t i = 0; i < o->count; i++) {
-		struct slot *s = &o->slots[i];
-		int errnum;
-
-		if (!s->part)
-			continue;
-		if (renameat(o->root, s->part, o->root, s->final) != 0) {
-			errnum = errno;
-			if (!o->committed)
-				return hct_fail_errno(diag, errnum, "%s: cannot be given its name",
-						      s->shown);
-			return hct_fail(
-				diag, hct_error_from_errno(errnum),
-				"%s: cannot be given its name: %s; the bundle is unfinished "
-				"now: put that right and run again with --force",
-				s->shown, strerror(errnum));
-		}
-		s->named = 1;
-		/* A file of the old bundle may be gone: no way back, only forward. */
-		o->committed |= replaces;
-	}
-	o->committed = 1;
+	if (err)
+		return err;
+	o->kept = 1; /* no way back, only forward */
+	for (size_t i = 0; !err && i < o->count; i++)
+		if (o->slots[i].part)
+			err = name_file(o, i, diag);
+	if (err)
+		return err;
 	mkhct_manifest_remove_old(&o->old, o->root, is_in_new_bundle, o);
-	sync_folders(o);
-	if (unlinkat(o->root, JOURNAL_NAME, 0) != 0)
-		return hct_fail_errno(diag, errno, "%s/" JOURNAL_NAME ": cannot be removed",
-				      o->path);
-	sync_folder(o, MKHCT_META_FOLDER);
-	return HCT_OK;
+	err = sync_folders(o, diag);
+	if (!err)
+		err = remove_state(o, diag);
+	o->committed = !err;
+	return err ? err : sync_at(o, o->root, MKHCT_META_FOLDER, diag);
 }
 
 static int gone(int fd, const char *name, int flags)
@@ -517,30 +575,57 @@ static int gone(int fd, const char *name, int flags)
 	return unlinkat(fd, name, flags) == 0 || errno == ENOENT;
 }
 
-int mkhct_output_can_go_back(const struct mkhct_output *o)
+void mkhct_output_keep(struct mkhct_output *o)
 {
-	return !o->committed;
+	o->kept = 1;
+}
+
+/* Something that a later run need not do again. */
+int mkhct_output_is_kept(const struct mkhct_output *o)
+{
+	if (o->committed || o->kept || o->had_checkpoint)
+		return 1;
+	for (size_t i = 0; o->checkpoint && i < o->source->count; i++) {
+		struct mkhct_state state = state_of(o, i);
+
+		if (o->source->entries[i].kind == MKHCT_MODEL &&
+		    (state.status == MKHCT_COMPLETED || state.ledger_bytes > 0))
+			return 1;
+	}
+	return 0;
 }
 
 static int roll_back(struct mkhct_output *o)
 {
+	char *lock = mkhct_output_lock_name(o);
 	int clean = 1;
 
 	for (size_t i = o->count; i-- > 0;) {
-		const struct slot *s = &o->slots[i];
+		const struct mkhct_slot *s = &o->slots[i];
+		char *ledger = ledger_name(i);
 
 		if (s->created)
-			clean &= gone(o->root, s->part && !s->named ? s->part : s->final,
+			clean &= gone(o->root, s->part ? s->part : s->final,
 				      s->part ? 0 : AT_REMOVEDIR);
+		if (s->created && ledger)
+			clean &= gone(o->root, ledger, 0);
+		free(ledger);
 	}
-	if (o->made_journal)
-		clean &= gone(o->root, JOURNAL_PART, 0);
-	if (o->made_journal && !o->had_journal)
-		clean &= gone(o->root, JOURNAL_NAME, 0);
-	if (o->made_meta)
-		clean &= gone(o->root, MKHCT_META_FOLDER, AT_REMOVEDIR);
-	if (o->made_root)
-		clean &= rmdir(o->path) == 0;
+	/* Were it gone before the files that it tells of, they would be nobody's. */
+	for (size_t i = 0; o->made_checkpoint && i < o->count; i++)
+		if (o->slots[i].created)
+			(void)sync_folder_of(
+				o, o->slots[i].part ? o->slots[i].part : o->slots[i].final, NULL);
+	if (o->made_checkpoint)
+		clean &= gone(o->root, o->state, 0);
+	if (o->lock >= 0 && lock)
+		clean &= gone(o->root, lock, 0);
+	free(lock);
+	/* What other parts have there is theirs. */
+	if (o->made_meta && !gone(o->root, MKHCT_META_FOLDER, AT_REMOVEDIR))
+		clean &= errno == ENOTEMPTY && o->mode.parts;
+	if (o->made_root && rmdir(o->path) != 0)
+		clean &= errno == ENOTEMPTY && o->mode.parts;
 	return clean;
 }
 
@@ -550,7 +635,7 @@ int mkhct_output_close(struct mkhct_output *o)
 
 	if (!o)
 		return 1;
-	clean = o->committed || roll_back(o);
+	clean = mkhct_output_is_kept(o) || roll_back(o);
 	for (size_t i = 0; o->slots && i < o->count; i++) {
 		free(o->slots[i].final);
 		free(o->slots[i].part);
@@ -558,8 +643,13 @@ int mkhct_output_close(struct mkhct_output *o)
 	}
 	free(o->slots);
 	mkhct_manifest_free(&o->old);
+	mkhct_checkpoint_free(o->checkpoint);
+	if (o->lock >= 0)
+		close(o->lock);
 	if (o->root >= 0)
 		close(o->root);
+	free(o->state_shown);
+	free(o->state);
 	free(o->path);
 	free(o);
 	return clean;

@@ -6,6 +6,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "codec/metrics.h"
 #include "codec/units.h"
 #include "writer/model.h"
 #include "writer/names.h"
@@ -97,14 +98,14 @@ static char *cut(const char *text, char buf[WIDEST + 1])
 static hct_error widen(void *arg, const struct row *row)
 {
 	struct table *t = arg;
-	char cosine[MKHCT_COSINE_TEXT];
+	char cosine[HCT_COSINE_TEXT];
 
 	t->shape = wider(t->shape, row->shape);
 	t->reason = wider(t->reason, row->reason);
 	if (row->forecast->lossy)
-		t->cosine = wider(
-			t->cosine,
-			mkhct_cosine_text(mkhct_result_cosine(&row->forecast->result), 5, cosine));
+		t->cosine = wider(t->cosine,
+				  hct_metrics_cosine_text(
+					  mkhct_result_cosine(&row->forecast->result), 5, cosine));
 	return HCT_OK;
 }
 
@@ -112,12 +113,12 @@ static hct_error print_row(void *arg, const struct row *row)
 {
 	const struct table *t = arg;
 	const struct mkhct_result *r = &row->forecast->result;
-	char name[512], dtype[64], error[16] = "", cosine[MKHCT_COSINE_TEXT] = "";
+	char name[512], dtype[64], error[16] = "", cosine[HCT_COSINE_TEXT] = "";
 	char shape[WIDEST + 1], reason[WIDEST + 1];
 
 	if (row->forecast->lossy) {
 		snprintf(error, sizeof(error), "%.2e", mkhct_result_error(r));
-		mkhct_cosine_text(mkhct_result_cosine(r), 5, cosine);
+		hct_metrics_cosine_text(mkhct_result_cosine(r), 5, cosine);
 	}
 	fprintf(t->stream, "%-5s %-*s %-8s %7.3f %8s %*s  %-*s  %s\n",
 		mkhct_name_printable(row->tensor->dtype_name, dtype, sizeof(dtype)), t->shape,
@@ -189,7 +190,7 @@ static hct_error add_row(void *arg, const struct row *row)
 {
 	const struct mkhct_result *r = &row->forecast->result;
 	cJSON *object = cJSON_CreateObject();
-	char cosine[MKHCT_COSINE_TEXT];
+	char cosine[HCT_COSINE_TEXT];
 	int bad;
 
 	bad = !object || !cJSON_AddItemToArray(arg, object);
@@ -208,8 +209,9 @@ static hct_error add_row(void *arg, const struct row *row)
 	if (row->forecast->lossy)
 		bad |= add_number(object, "relative_squared_error", "%.7g",
 				  mkhct_result_error(r)) != 0 ||
-		       !cJSON_AddRawToObject(object, "cosine",
-					     mkhct_cosine_text(mkhct_result_cosine(r), 7, cosine));
+		       !cJSON_AddRawToObject(
+			       object, "cosine",
+			       hct_metrics_cosine_text(mkhct_result_cosine(r), 7, cosine));
 	return bad ? HCT_ERR_NOMEM : HCT_OK;
 }
 

@@ -1,5 +1,6 @@
 /* What mkhct shows while it works, on standard error: a line that is redrawn on a
- * terminal, a plain line for each file elsewhere, nothing when it is to be quiet. */
+ * terminal, a plain line for each file elsewhere, nothing when it is to be quiet.  What a person
+ * sees of tensors, files and messages the events tell to other programs, quiet or not. */
 #ifndef MKHCT_PROGRESS_H
 #define MKHCT_PROGRESS_H
 
@@ -8,6 +9,7 @@
 #include "codec/meter.h"
 #include "codec/reader.h"
 #include "writer/compress.h"
+#include "writer/events.h"
 
 struct mkhct_progress {
 	FILE *stream;
@@ -16,22 +18,37 @@ struct mkhct_progress {
 	int drawn;    /* a bar is on the screen */
 	double next;  /* not redrawn before this time */
 	struct hct_meter meter;
+	struct mkhct_events *events; /* or NULL; not the progress's own */
+	const char *model;           /* name of the file that is being worked on, or NULL */
+	double model_start, tensor_start;
 };
 
 /* total: bytes of the source. */
 void mkhct_progress_start(struct mkhct_progress *p, FILE *stream, int quiet, int verbose,
 			  uint64_t total);
 
+/* From now on events are told, too. */
+void mkhct_progress_listen(struct mkhct_progress *p, struct mkhct_events *events);
+
 /* A mkhct_tick: redraws the bar, ten times a second at most.  what: the tensor or file
  * that is being worked on. */
 void mkhct_progress_tick(void *progress, const char *what);
 
-/* A file is done.  verbose: a line for each tensor of a model, with bits a weight and cosine
- * where it was coded with loss; reader and results are NULL for a file that was carried. */
+/* The work on a model begins; name must last until mkhct_progress_file. */
+void mkhct_progress_model(struct mkhct_progress *p, const char *name, uint64_t source_bytes);
+
+/* A tensor of that model is done.  verbose: a line with what it takes, and of one that was coded
+ * with loss bits a weight and cosine; seconds: since the one before it was done. */
+void mkhct_progress_tensor(struct mkhct_progress *p, const struct hct_tensor *t,
+			   const struct mkhct_result *result, uint64_t stored_bytes);
+
+/* A file is done; reader and results are NULL for one that was carried.  verbose: the tensors of a
+ * model of which mkhct_progress_tensor did not tell. */
 void mkhct_progress_file(struct mkhct_progress *p, const char *name, uint64_t source_bytes,
 			 const hct_reader *reader, const struct mkhct_result *results);
 
-/* A line for the user in between. */
+/* A line for the user in between: "mkhct: note: ..." or "mkhct: warning: ...", which the events
+ * tell, or any other, which they do not. */
 void mkhct_progress_note(struct mkhct_progress *p, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -1,15 +1,16 @@
 #include "shards.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
 
-#include "codec/io.h"
+#include "writer/model.h"
 #include "writer/names.h"
+#include "writer/patience.h"
 
 #define INDEX_SUFFIX MKHCT_MODEL_SUFFIX ".index.json"
 #define MAX_INDEX    (1u << 30) /* 405B models have indexes of 200 KiB */
@@ -23,7 +24,7 @@ static hct_error read_index(const struct mkhct_entry *entry, cJSON **out, struct
 	if (entry->size > MAX_INDEX)
 		return hct_fail(diag, HCT_ERR_LIMIT, "%s: too big for an index of shards",
 				entry->path);
-	fd = open(entry->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = mkhct_patient_open(entry->path);
 	if (fd < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", entry->path);
 	text = malloc((size_t)entry->size + 1);
@@ -31,7 +32,7 @@ static hct_error read_index(const struct mkhct_entry *entry, cJSON **out, struct
 		err = hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", entry->path);
 		goto out;
 	}
-	err = hct_read_at(fd, entry->path, text, (size_t)entry->size, 0, diag);
+	err = mkhct_patient_read(fd, entry->path, text, (size_t)entry->size, 0, diag);
 	if (err)
 		goto out;
 	*out = cJSON_ParseWithLength(text, (size_t)entry->size);
@@ -48,58 +49,196 @@ out:
 	return err;
 }
 
-/* Consecutive tensors mostly lie in one shard, so the last one found is remembered. */
-static hct_error check_index(const struct mkhct_source *source, const struct mkhct_entry *entry,
-			     const cJSON *index, struct hct_diag *diag)
-{
-	size_t folder_len = (size_t)(mkhct_name_base(entry->name) - entry->name);
-	const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map"), *item;
-	const char *last = NULL;
+/* One line of a weight_map. */
+struct place {
+	const char *tensor;
+	const struct mkhct_entry *shard;
+};
 
+/* What one index says; places are sorted by tensor. */
+struct map {
+	const struct mkhct_source *source;
+	const struct mkhct_entry *entry;
+	struct place *places;
+	size_t count;
+};
+
+/* The path of a file beside another one: malloc'ed, or NULL. */
+static char *beside(const char *path, const char *name)
+{
+	char *folder = strndup(path, (size_t)(mkhct_name_base(path) - path)), *joined = NULL;
+
+	if (folder && asprintf(&joined, "%s%s", folder, name) < 0)
+		joined = NULL;
+	free(folder);
+	return joined;
+}
+
+/* The shard is not in the source: has it been left out of it, as it is or compressed? */
+static hct_error missing_shard(const struct map *m, const char *shard, struct hct_diag *diag)
+{
+	char *path = mkhct_name_is_safe(shard) ? beside(m->entry->path, shard) : NULL;
+	char *packed = path ? malloc(strlen(path) + sizeof(MKHCT_HCT_SUFFIX)) : NULL;
+	int there = 0;
+
+	if (packed) {
+		strcat(strcpy(packed, path), MKHCT_HCT_SUFFIX);
+		there = access(path, F_OK) == 0 || access(packed, F_OK) == 0;
+	}
+	free(path);
+	free(packed);
+	if (there)
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"%s: names the shard %s, which --exclude or --include leave out; "
+				"leave out the index, too, or take both",
+				m->entry->path, shard);
+	return hct_fail(diag, HCT_ERR_NOT_FOUND,
+			"%s: names the shard %s, which is not there; finish the download",
+			m->entry->path, shard);
+}
+
+static int compare_places(const void *a, const void *b)
+{
+	const struct place *x = a, *y = b;
+
+	return strcmp(x->tensor, y->tensor);
+}
+
+/* Consecutive tensors mostly lie in one shard, so the last one found is remembered. */
+static hct_error read_map(struct map *m, const cJSON *map, struct hct_diag *diag)
+{
+	const struct mkhct_entry *found = NULL;
+	const char *last = NULL;
+	const cJSON *item;
+	size_t count = 0;
+
+	cJSON_ArrayForEach(item, map) count++;
+	m->places = calloc(count + 1, sizeof(*m->places));
+	if (!m->places)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", m->entry->path);
 	cJSON_ArrayForEach(item, map)
 	{
 		const char *shard = cJSON_GetStringValue(item);
-		const struct mkhct_entry *found;
-		char *name;
 
 		if (!shard)
 			return hct_fail(diag, HCT_ERR_SAFETENSORS,
 					"%s: the weight_map gives no file for tensor %s",
-					entry->path, item->string);
-		if (last && strcmp(last, shard) == 0)
-			continue;
-		name = malloc(folder_len + strlen(shard) + 1);
-		if (!name)
-			return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", entry->path);
-		memcpy(name, entry->name, folder_len);
-		strcpy(name + folder_len, shard);
-		found = mkhct_source_find(source, name);
-		free(name);
-		if (!found || found->kind == MKHCT_FOLDER)
-			return hct_fail(diag, HCT_ERR_NOT_FOUND,
-					"%s: names the shard %s, which is not there; "
-					"finish the download",
-					entry->path, shard);
-		last = shard;
+					m->entry->path, item->string);
+		if (!last || strcmp(last, shard) != 0) {
+			char *name = beside(m->entry->name, shard);
+
+			if (!name)
+				return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory",
+						m->entry->path);
+			found = mkhct_source_find(m->source, name);
+			free(name);
+			if (!found || found->kind == MKHCT_FOLDER)
+				return missing_shard(m, shard, diag);
+			last = shard;
+		}
+		m->places[m->count++] = (struct place){item->string, found};
 	}
+	qsort(m->places, m->count, sizeof(*m->places), compare_places);
 	return HCT_OK;
 }
 
-hct_error mkhct_shards_check(const struct mkhct_source *source, struct hct_diag *diag)
+/* What does not agree between an index and its shards. */
+struct findings {
+	size_t agreed;     /* lines of the index whose tensor lies where they say */
+	size_t elsewhere;  /* tensors that lie in a shard that the index does not give for them */
+	char example[256]; /* one of these */
+};
+
+static hct_error compare_shard(const struct map *m, const struct mkhct_entry *shard,
+			       struct findings *f, struct hct_diag *diag)
+{
+	struct mkhct_model model;
+	hct_error err = mkhct_model_open(shard, &model, diag);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < model.st.count; i++) {
+		struct place key = {.tensor = model.st.tensors[i].name};
+		const struct place *p =
+			bsearch(&key, m->places, m->count, sizeof(*m->places), compare_places);
+
+		if (p && p->shard == shard) {
+			f->agreed++;
+			continue;
+		}
+		if (f->elsewhere++ == 0)
+			mkhct_name_printable(key.tensor, f->example, sizeof(f->example));
+	}
+	mkhct_model_close(&model);
+	return err;
+}
+
+static int is_shard(const struct map *m, const struct mkhct_entry *entry)
+{
+	for (size_t i = 0; i < m->count; i++)
+		if (m->places[i].shard == entry)
+			return 1;
+	return 0;
+}
+
+/* Nothing is lost whatever the index says, so what does not agree is only worth a word. */
+static hct_error compare_index(const struct map *m, struct hct_diag *note, struct hct_diag *diag)
+{
+	struct findings f = {.agreed = 0};
+	hct_error err = HCT_OK;
+
+	for (size_t i = 0; !err && i < m->source->count; i++) {
+		const struct mkhct_entry *entry = &m->source->entries[i];
+
+		if (entry->kind == MKHCT_MODEL && is_shard(m, entry))
+			err = compare_shard(m, entry, &f, diag);
+	}
+	if (err || *note->text)
+		return err;
+	if (f.elsewhere)
+		snprintf(note->text, sizeof(note->text),
+			 "%s: %zu tensor%s in a shard that it does not give for %s (%s%s); all "
+			 "are kept, and loaders take those that it gives",
+			 m->entry->name, f.elsewhere, f.elsewhere == 1 ? " lies" : "s lie",
+			 f.elsewhere == 1 ? "it" : "them", f.elsewhere == 1 ? "" : "first ",
+			 f.example);
+	else if (f.agreed < m->count)
+		snprintf(note->text, sizeof(note->text),
+			 "%s: names %zu tensor%s that the shards do not hold; loaders may miss %s",
+			 m->entry->name, m->count - f.agreed, m->count - f.agreed == 1 ? "" : "s",
+			 m->count - f.agreed == 1 ? "it" : "them");
+	return HCT_OK;
+}
+
+static hct_error check_index(const struct mkhct_source *source, const struct mkhct_entry *entry,
+			     struct hct_diag *note, struct hct_diag *diag)
+{
+	struct map m = {.source = source, .entry = entry};
+	cJSON *index = NULL;
+	hct_error err = read_index(entry, &index, diag);
+
+	if (!err)
+		err = read_map(&m, cJSON_GetObjectItemCaseSensitive(index, "weight_map"), diag);
+	if (!err && note)
+		err = compare_index(&m, note, diag);
+	free(m.places);
+	cJSON_Delete(index);
+	return err;
+}
+
+hct_error mkhct_shards_check(const struct mkhct_source *source, struct hct_diag *note,
+			     struct hct_diag *diag)
 {
 	hct_error err = HCT_OK;
 
+	if (note)
+		*note->text = '\0';
 	for (size_t i = 0; !err && i < source->count; i++) {
 		const struct mkhct_entry *entry = &source->entries[i];
-		cJSON *index = NULL;
 
-		if (entry->kind != MKHCT_CARRIED ||
-		    !mkhct_name_has_suffix(entry->name, INDEX_SUFFIX))
-			continue;
-		err = read_index(entry, &index, diag);
-		if (!err)
-			err = check_index(source, entry, index, diag);
-		cJSON_Delete(index);
+		if (entry->kind == MKHCT_CARRIED &&
+		    mkhct_name_has_suffix(entry->name, INDEX_SUFFIX))
+			err = check_index(source, entry, note, diag);
 	}
 	return err;
 }

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "names.h"
+#include "patience.h"
+#include "select.h"
 
 #define MAX_DEPTH   64
 #define MAX_ENTRIES 4000000u
@@ -19,11 +21,14 @@ struct ancestor {
 	dev_t dev;
 	ino_t ino;
 	unsigned depth;
+	size_t verdict; /* of mkhct_select_judge */
 };
 
 struct scan {
 	struct mkhct_source *source;
 	size_t capacity;
+	struct mkhct_select select;
+	size_t left_out; /* models that it leaves out */
 	struct hct_diag *diag;
 };
 
@@ -45,10 +50,12 @@ static hct_error check_length(struct scan *s, const char *name, const char *path
 	return HCT_OK;
 }
 
+/* look: of a packed model, otherwise NULL. */
 static hct_error add_entry(struct scan *s, enum mkhct_kind kind, const char *name, const char *path,
-			   const struct stat *sb)
+			   const struct stat *sb, const struct mkhct_look *look)
 {
 	struct mkhct_source *src = s->source;
+	uint64_t size = kind == MKHCT_FOLDER ? 0 : (uint64_t)sb->st_size;
 	struct mkhct_entry *e;
 
 	if (kind == MKHCT_MODEL && check_length(s, name, path) != HCT_OK)
@@ -69,17 +76,23 @@ static hct_error add_entry(struct scan *s, enum mkhct_kind kind, const char *nam
 	*e = (struct mkhct_entry){.kind = kind,
 				  .name = strdup(name),
 				  .path = strdup(path),
-				  .size = kind == MKHCT_FOLDER ? 0 : (uint64_t)sb->st_size,
-				  .mtime = sb->st_mtim,
+				  .size = look ? look->size : size,
+				  .mtime = look ? look->mtime : sb->st_mtim,
 				  .mode = sb->st_mode & 0777,
+				  .packed = look != NULL,
+				  .scratch = look ? src->scratch : NULL,
 				  .dev = sb->st_dev,
-				  .ino = sb->st_ino};
+				  .ino = sb->st_ino,
+				  .disk_size = size,
+				  .disk_mtime = sb->st_mtim};
 	src->count++; /* counted first, so that mkhct_source_free finds either string */
 	if (!e->name || !e->path)
 		return out_of_memory(s->diag, path);
 	if (kind == MKHCT_MODEL) {
 		src->model_count++;
 		src->model_bytes += e->size;
+		src->packed_count += look != NULL;
+		src->lossy_count += look && !look->lossless;
 	} else if (kind == MKHCT_CARRIED) {
 		src->carried_count++;
 		src->carried_bytes += e->size;
@@ -93,7 +106,7 @@ static hct_error stat_followed(struct scan *s, const char *path, struct stat *sb
 	struct stat link;
 	int errnum;
 
-	if (stat(path, sb) == 0)
+	if (mkhct_patient_stat(path, sb) == 0)
 		return HCT_OK;
 	errnum = errno;
 	if (errnum == ENOENT && lstat(path, &link) == 0 && S_ISLNK(link.st_mode))
@@ -105,39 +118,122 @@ static hct_error stat_followed(struct scan *s, const char *path, struct stat *sb
 }
 
 static hct_error scan_folder(struct scan *s, const char *name, const char *path,
-			     const struct ancestor *up, const struct stat *sb);
+			     const struct ancestor *up, const struct stat *sb, size_t verdict);
 
-static hct_error scan_child(struct scan *s, const char *name, const char *path,
-			    const struct ancestor *up)
+/* Adds the compressed file at path as what it decodes to. */
+static hct_error add_packed(struct scan *s, const char *name, const char *path,
+			    const struct stat *sb)
+{
+	struct mkhct_source *src = s->source;
+	struct mkhct_look look;
+	hct_error err;
+
+	if (!src->scratch)
+		src->scratch = calloc(1, sizeof(*src->scratch));
+	if (!src->scratch)
+		return out_of_memory(s->diag, path);
+	err = mkhct_transcode_look(path, &look, s->diag);
+	return err ? err : add_entry(s, MKHCT_MODEL, name, path, sb, &look);
+}
+
+/* A folder that patterns leave out is made all the same when they take something in it. */
+static hct_error scan_subfolder(struct scan *s, const char *name, const char *path,
+				const struct ancestor *up, const struct stat *sb, size_t verdict)
+{
+	int takes = mkhct_select_takes(&s->select, verdict);
+	size_t before = s->source->count;
+	hct_error err = HCT_OK;
+
+	if (!mkhct_select_enters(&s->select, verdict))
+		return HCT_OK;
+	if (takes)
+		err = add_entry(s, MKHCT_FOLDER, name, path, sb, NULL);
+	if (!err)
+		err = scan_folder(s, name, path, up, sb, verdict);
+	if (!err && !takes && s->source->count > before)
+		err = add_entry(s, MKHCT_FOLDER, name, path, sb, NULL);
+	return err;
+}
+
+/* The hidden folder of a bundle, which is not part of the model. */
+static hct_error pass_hidden(struct scan *s, const char *path)
 {
 	struct stat sb;
 	hct_error err = stat_followed(s, path, &sb);
 
 	if (err)
 		return err;
-	if (mkhct_name_has_suffix(name, MKHCT_MODEL_SUFFIX MKHCT_HCT_SUFFIX) ||
-	    strcmp(name, ".hct") == 0)
+	if (!S_ISDIR(sb.st_mode))
 		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
-				"%s: the source is a bundle already; give the original model",
-				path);
-	if (S_ISDIR(sb.st_mode)) {
-		err = add_entry(s, MKHCT_FOLDER, name, path, &sb);
-		return err ? err : scan_folder(s, name, path, up, &sb);
+				"%s: a file where a bundle has its hidden folder; remove it", path);
+	err = mkhct_transcode_finished(path, s->diag);
+	if (err == HCT_ERR_UNFINISHED)
+		hct_fail(s->diag, err,
+			 "%s: mkhct has not finished this bundle; finish it first, or give the "
+			 "original model",
+			 s->source->path);
+	return err;
+}
+
+/* shown: the name without the ".hct" of a compressed file. */
+static hct_error scan_child(struct scan *s, const char *name, const char *shown, const char *path,
+			    const struct ancestor *up)
+{
+	int packed = strcmp(name, shown) != 0, takes;
+	size_t verdict;
+	struct stat sb;
+	hct_error err;
+
+	if (strcmp(name, ".hct") == 0)
+		return pass_hidden(s, path);
+	verdict = mkhct_select_judge(&s->select, shown, up->verdict);
+	takes = mkhct_select_takes(&s->select, verdict);
+	if (!takes && stat(path, &sb) != 0)
+		return HCT_OK;
+	err = takes ? stat_followed(s, path, &sb) : HCT_OK;
+	if (err)
+		return err;
+	if (S_ISDIR(sb.st_mode))
+		return scan_subfolder(s, name, path, up, &sb, verdict);
+	if (!takes) {
+		s->left_out += packed || mkhct_name_has_suffix(name, MKHCT_MODEL_SUFFIX);
+		return HCT_OK;
 	}
 	if (!S_ISREG(sb.st_mode))
 		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
 				"%s: neither a file nor a folder (a socket, FIFO or device); "
 				"remove it from the source",
 				path);
+	if (packed)
+		return add_packed(s, shown, path, &sb);
 	return add_entry(
 		s, mkhct_name_has_suffix(name, MKHCT_MODEL_SUFFIX) ? MKHCT_MODEL : MKHCT_CARRIED,
-		name, path, &sb);
+		name, path, &sb, NULL);
+}
+
+static hct_error scan_named(struct scan *s, const char *folder, const char *folder_path,
+			    const char *base, const struct ancestor *up)
+{
+	char *name = mkhct_name_join(folder, base), *path = mkhct_name_join(folder_path, base);
+	char *shown = name ? strdup(name) : NULL;
+	hct_error err;
+
+	if (shown && mkhct_name_has_suffix(shown, MKHCT_MODEL_SUFFIX MKHCT_HCT_SUFFIX))
+		shown[strlen(shown) - strlen(MKHCT_HCT_SUFFIX)] = '\0';
+	if (shown && path)
+		err = scan_child(s, name, shown, path, up);
+	else
+		err = out_of_memory(s->diag, folder_path);
+	free(name);
+	free(path);
+	free(shown);
+	return err;
 }
 
 static hct_error scan_folder(struct scan *s, const char *name, const char *path,
-			     const struct ancestor *up, const struct stat *sb)
+			     const struct ancestor *up, const struct stat *sb, size_t verdict)
 {
-	struct ancestor here = {up, sb->st_dev, sb->st_ino, up ? up->depth + 1 : 0};
+	struct ancestor here = {up, sb->st_dev, sb->st_ino, up ? up->depth + 1 : 0, verdict};
 	hct_error err = HCT_OK;
 	DIR *dir;
 
@@ -149,12 +245,11 @@ static hct_error scan_folder(struct scan *s, const char *name, const char *path,
 	if (here.depth > MAX_DEPTH)
 		return hct_fail(s->diag, HCT_ERR_LIMIT, "%s: folders are nested more than %d deep",
 				path, MAX_DEPTH);
-	dir = opendir(path);
+	dir = mkhct_patient_opendir(path);
 	if (!dir)
 		return hct_fail_errno(s->diag, errno, "%s: cannot be listed", path);
 	while (!err) {
 		struct dirent *d;
-		char *child_name, *child_path;
 
 		errno = 0;
 		d = readdir(dir);
@@ -165,14 +260,7 @@ static hct_error scan_folder(struct scan *s, const char *name, const char *path,
 		}
 		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
 			continue;
-		child_name = mkhct_name_join(name, d->d_name);
-		child_path = mkhct_name_join(path, d->d_name);
-		if (child_name && child_path)
-			err = scan_child(s, child_name, child_path, &here);
-		else
-			err = out_of_memory(s->diag, path);
-		free(child_name);
-		free(child_path);
+		err = scan_named(s, name, path, d->d_name, &here);
 	}
 	closedir(dir);
 	return err;
@@ -181,24 +269,47 @@ static hct_error scan_folder(struct scan *s, const char *name, const char *path,
 static hct_error scan_single(struct scan *s, const char *path, const struct stat *sb)
 {
 	const char *base = mkhct_name_base(path);
+	int packed = S_ISREG(sb->st_mode) && mkhct_name_has_suffix(base, MKHCT_HCT_SUFFIX);
+	char *shown = NULL;
+	hct_error err = HCT_OK;
 
-	if (mkhct_name_has_suffix(base, MKHCT_HCT_SUFFIX))
+	if (!S_ISREG(sb->st_mode) || (!packed && !mkhct_name_has_suffix(base, MKHCT_MODEL_SUFFIX)))
 		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
-				"%s: compressed already; give the original model", path);
-	if (!S_ISREG(sb->st_mode) || !mkhct_name_has_suffix(base, MKHCT_MODEL_SUFFIX))
-		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
-				"%s: neither a folder nor a .safetensors file", path);
-	return add_entry(s, MKHCT_MODEL, base, path, sb);
+				"%s: neither a folder nor a .safetensors or .hct file", path);
+	/* A compressed file by any name is a model. */
+	if (asprintf(&shown, "%.*s%s",
+		     (int)(strlen(base) - (packed ? strlen(MKHCT_HCT_SUFFIX) : 0)), base,
+		     packed && !mkhct_name_has_suffix(base, MKHCT_MODEL_SUFFIX MKHCT_HCT_SUFFIX)
+			     ? MKHCT_MODEL_SUFFIX
+			     : "") < 0)
+		return out_of_memory(s->diag, path);
+	if (!mkhct_select_takes(&s->select,
+				mkhct_select_judge(&s->select, shown, MKHCT_SELECT_NONE)))
+		s->left_out++;
+	else if (packed)
+		err = add_packed(s, shown, path, sb);
+	else
+		err = add_entry(s, MKHCT_MODEL, shown, path, sb, NULL);
+	free(shown);
+	return err;
 }
 
 /* Says what the user has instead, and how it becomes safetensors. */
-static hct_error no_models(const struct mkhct_source *src, struct hct_diag *diag)
+static hct_error no_models(const struct scan *s)
 {
+	const struct mkhct_source *src = s->source;
+	struct hct_diag *diag = s->diag;
 	static const char *const weights[] = {".bin",  ".pt", ".pth", ".ckpt",   ".gguf",
 					      ".onnx", ".h5", ".npz", ".msgpack"};
+	static const char *const packed[] = {".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".7z"};
 	const char *how = "convert it to safetensors first, in transformers: "
 			  "AutoModel.from_pretrained(DIR).save_pretrained(NEW)";
 
+	if (s->left_out || s->select.skipped)
+		return hct_fail(diag, HCT_ERR_ARGUMENT,
+				"%s: --include and --exclude leave no .safetensors file of it; "
+				"take one",
+				src->path);
 	for (size_t w = 0; w < sizeof(weights) / sizeof(*weights); w++) {
 		for (size_t i = 0; i < src->count; i++) {
 			const struct mkhct_entry *e = &src->entries[i];
@@ -214,6 +325,13 @@ static hct_error no_models(const struct mkhct_source *src, struct hct_diag *diag
 					how);
 		}
 	}
+	for (size_t p = 0; p < sizeof(packed) / sizeof(*packed); p++)
+		for (size_t i = 0; i < src->count; i++)
+			if (src->entries[i].kind == MKHCT_CARRIED &&
+			    mkhct_name_has_suffix(src->entries[i].name, packed[p]))
+				return hct_fail(diag, HCT_ERR_UNSUPPORTED,
+						"%s: no .safetensors file, but %s; unpack it first",
+						src->path, src->entries[i].name);
 	return hct_fail(diag, HCT_ERR_UNSUPPORTED,
 			"%s: no .safetensors file in it (%zu other file%s); give a model folder",
 			src->path, src->carried_count, src->carried_count == 1 ? "" : "s");
@@ -236,7 +354,19 @@ static char *label_of(const char *path)
 	return label;
 }
 
-hct_error mkhct_source_scan(const char *path, struct mkhct_source *out, struct hct_diag *diag)
+/* A bundle may hold x.safetensors.hct beside an x.safetensors, and both be x.safetensors. */
+static hct_error check_twins(const struct mkhct_source *src, struct hct_diag *diag)
+{
+	for (size_t i = 1; i < src->count; i++)
+		if (strcmp(src->entries[i - 1].name, src->entries[i].name) == 0)
+			return hct_fail(diag, HCT_ERR_EXISTS,
+					"%s: is there twice, as it is and compressed; remove one",
+					src->entries[i].path);
+	return HCT_OK;
+}
+
+hct_error mkhct_source_scan(const char *path, const struct mkhct_selection *selections,
+			    size_t selection_count, struct mkhct_source *out, struct hct_diag *diag)
 {
 	struct scan s = {.source = out, .diag = diag};
 	size_t n = strlen(path);
@@ -249,10 +379,11 @@ hct_error mkhct_source_scan(const char *path, struct mkhct_source *out, struct h
 	out->path = strndup(path, n);
 	if (!out->path)
 		return out_of_memory(diag, path);
-	if (stat(path, &sb) != 0) {
+	err = mkhct_select_begin(&s.select, selections, selection_count, diag);
+	if (!err && mkhct_patient_stat(path, &sb) != 0)
 		err = hct_fail_errno(diag, errno, "%s: cannot be opened", path);
+	if (err)
 		goto out;
-	}
 	out->dev = sb.st_dev;
 	out->ino = sb.st_ino;
 	out->is_folder = S_ISDIR(sb.st_mode);
@@ -262,14 +393,19 @@ hct_error mkhct_source_scan(const char *path, struct mkhct_source *out, struct h
 	if (!out->label)
 		err = out_of_memory(diag, path);
 	else if (out->is_folder)
-		err = scan_folder(&s, "", out->path, NULL, &sb);
+		err = scan_folder(&s, "", out->path, NULL, &sb, MKHCT_SELECT_NONE);
 	else
 		err = scan_single(&s, out->path, &sb);
 	if (!err && out->count)
 		qsort(out->entries, out->count, sizeof(*out->entries), compare_entries);
+	if (!err)
+		err = check_twins(out, diag);
+	if (!err)
+		err = mkhct_select_check(&s.select, out->path, diag);
 	if (!err && out->model_count == 0)
-		err = no_models(out, diag);
+		err = no_models(&s);
 out:
+	mkhct_select_free(&s.select);
 	if (err)
 		mkhct_source_free(out);
 	return err;
@@ -281,10 +417,41 @@ void mkhct_source_free(struct mkhct_source *s)
 		free(s->entries[i].name);
 		free(s->entries[i].path);
 	}
+	if (s->scratch)
+		free(s->scratch->out);
+	free(s->scratch);
 	free(s->entries);
 	free(s->label);
 	free(s->path);
 	memset(s, 0, sizeof(*s));
+}
+
+hct_error mkhct_source_decode_at(struct mkhct_source *s, const char *out, unsigned threads,
+				 struct hct_diag *diag)
+{
+	if (!s->scratch)
+		return HCT_OK;
+	free(s->scratch->out);
+	s->scratch->out = out ? strdup(out) : NULL;
+	s->scratch->threads = threads;
+	if (!out)
+		return HCT_OK;
+	if (!s->scratch->out)
+		return out_of_memory(diag, out);
+	for (size_t n = strlen(out); n > 1 && out[n - 1] == '/'; n--)
+		s->scratch->out[n - 1] = '\0';
+	return HCT_OK;
+}
+
+int mkhct_source_note(const struct mkhct_source *s, unsigned i, struct hct_diag *line)
+{
+	if (i > 0 || s->lossy_count == 0)
+		return 0;
+	snprintf(line->text, sizeof(line->text),
+		 "%s was compressed with loss already: its errors stay, and what is lost now comes "
+		 "on top; the original model gives a better bundle",
+		 s->label);
+	return 1;
 }
 
 const struct mkhct_entry *mkhct_source_find(const struct mkhct_source *s, const char *name)

@@ -1,8 +1,9 @@
 /* What is to be compressed: a model directory, a Hugging Face cache snapshot (a
- * directory of symlinks), or one .safetensors file.
+ * directory of symlinks), one .safetensors file; or a bundle, or one .hct file, to be
+ * compressed anew.
  *
- * Scanning reads names and sizes and no contents.  Symlinks are followed, to files
- * and to directories; a directory that contains itself that way is an error. */
+ * Scanning reads names and sizes, and of compressed files the index.  Symlinks are followed, to
+ * files and to directories; a directory that contains itself that way is an error. */
 #ifndef MKHCT_SOURCE_H
 #define MKHCT_SOURCE_H
 
@@ -13,6 +14,8 @@
 #include <time.h>
 
 #include "codec/error.h"
+#include "writer/options.h"
+#include "writer/transcode.h"
 
 enum mkhct_kind {
 	MKHCT_FOLDER,
@@ -27,8 +30,15 @@ struct mkhct_entry {
 	uint64_t size;
 	struct timespec mtime;
 	mode_t mode; /* the nine permission bits */
+	/* MKHCT_MODEL: path is an .hct file, and name, size and mtime are those of what it decodes
+	 * to. */
+	int packed;
+	const struct mkhct_scratch *scratch; /* of a packed one: the source's */
+	/* Of the file at path itself, to tell whether it has changed. */
 	dev_t dev;
 	ino_t ino;
+	uint64_t disk_size;
+	struct timespec disk_mtime;
 };
 
 struct mkhct_source {
@@ -41,13 +51,29 @@ struct mkhct_source {
 	size_t count;
 	size_t model_count, carried_count;
 	uint64_t model_bytes, carried_bytes;
+	size_t packed_count, lossy_count; /* models that are packed, and that were so with loss */
+	struct mkhct_scratch *scratch;    /* where these are decoded */
 };
 
-/* Lists the source.  On success *out must go to mkhct_source_free.  Errors:
- * HCT_ERR_NOT_FOUND, HCT_ERR_IO; HCT_ERR_UNSUPPORTED for what cannot be compressed: no
- * .safetensors file at all, a bundle, a loop of symlinks, a socket, FIFO or device;
- * HCT_ERR_LIMIT for folders nested too deeply or too many files. */
-hct_error mkhct_source_scan(const char *path, struct mkhct_source *out, struct hct_diag *diag);
+/* Lists the source, or what the selections take of it.  On success *out must go to
+ * mkhct_source_free.  A bundle's `x.safetensors.hct` is listed as `x.safetensors`, and its hidden
+ * folder is not.  Errors: HCT_ERR_NOT_FOUND, HCT_ERR_IO; HCT_ERR_ARGUMENT for a selection that
+ * matches nothing, or leaves no model; HCT_ERR_UNSUPPORTED for what cannot be compressed: no
+ * .safetensors file at all, a loop of symlinks, a socket, FIFO or device; HCT_ERR_UNFINISHED for a
+ * bundle that mkhct has not finished; HCT_ERR_EXISTS for x.safetensors beside x.safetensors.hct;
+ * HCT_ERR_LIMIT for folders nested too deeply or too many files; those of hct_reader_open. */
+hct_error mkhct_source_scan(const char *path, const struct mkhct_selection *selections,
+			    size_t selection_count, struct mkhct_source *out,
+			    struct hct_diag *diag);
+
+/* Packed files are decoded in the new bundle, or beside it when it is not there yet, with so many
+ * threads.  out: NULL when there is none.  Errors: HCT_ERR_NOMEM. */
+hct_error mkhct_source_decode_at(struct mkhct_source *s, const char *out, unsigned threads,
+				 struct hct_diag *diag);
+
+/* 1 with a line in *line for line number i = 0, 1 ... about the source as a whole; 0 when there
+ * are no more. */
+int mkhct_source_note(const struct mkhct_source *s, unsigned i, struct hct_diag *line);
 
 /* Harmless on a zeroed struct and when repeated. */
 void mkhct_source_free(struct mkhct_source *s);

@@ -2,7 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "writer/names.h"
 
@@ -40,6 +40,100 @@ void mkhct_tally_add(struct mkhct_tally *sum, const struct hct_tensor *t, uint64
 	}
 }
 
+void mkhct_tally_merge(struct mkhct_tally *sum, const struct mkhct_tally *part)
+{
+	sum->tensors += part->tensors;
+	sum->weights += part->weights;
+	sum->source_bytes += part->source_bytes;
+	sum->stored_bytes += part->stored_bytes;
+	sum->bf16_bytes += part->bf16_bytes;
+	sum->verified += part->verified;
+	sum->errors += part->errors;
+	sum->cosines += part->cosines;
+	if (part->worst_error > sum->worst_error) {
+		sum->worst_error = part->worst_error;
+		sum->worst = part->worst;
+		snprintf(sum->worst_name, sizeof(sum->worst_name), "%s", part->worst_name);
+	}
+}
+
+/* As text in hexadecimal: cJSON prints a number that it has parsed with the last bits cut off. */
+static int add_exact(cJSON *object, const char *key, double value)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), "%a", value);
+	return cJSON_AddStringToObject(object, key, text) != NULL;
+}
+
+int mkhct_tally_write(const struct mkhct_tally *t, cJSON *object)
+{
+	return mkhct_json_add_u64(object, "tensors", t->tensors) == 0 &&
+			       mkhct_json_add_u64(object, "weights", t->weights) == 0 &&
+			       mkhct_json_add_u64(object, "source_bytes", t->source_bytes) == 0 &&
+			       mkhct_json_add_u64(object, "stored_bytes", t->stored_bytes) == 0 &&
+			       mkhct_json_add_u64(object, "bf16_bytes", t->bf16_bytes) == 0 &&
+			       mkhct_json_add_u64(object, "verified", t->verified) == 0 &&
+			       add_exact(object, "errors", t->errors) &&
+			       add_exact(object, "cosines", t->cosines) &&
+			       add_exact(object, "worst_error", t->worst_error) &&
+			       add_exact(object, "worst", t->worst) &&
+			       cJSON_AddStringToObject(object, "worst_name", t->worst_name)
+		       ? 0
+		       : -1;
+}
+
+static int get_double(const cJSON *object, const char *key, double *out)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+
+	if (!cJSON_IsNumber(item))
+		return -1;
+	*out = item->valuedouble;
+	return 0;
+}
+
+static int get_exact(const cJSON *object, const char *key, double *out)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+	char *end;
+
+	if (!cJSON_IsString(item))
+		return -1;
+	*out = strtod(item->valuestring, &end);
+	return end != item->valuestring && *end == '\0' && isfinite(*out) ? 0 : -1;
+}
+
+int mkhct_json_get_count(const cJSON *object, const char *key, uint64_t *out)
+{
+	double value;
+
+	if (get_double(object, key, &value) != 0 || !(value >= 0 && value <= 0x1p53))
+		return -1;
+	*out = (uint64_t)value;
+	return 0;
+}
+
+int mkhct_tally_read(const cJSON *object, struct mkhct_tally *out)
+{
+	const cJSON *name = cJSON_GetObjectItemCaseSensitive(object, "worst_name");
+
+	*out = (struct mkhct_tally){.worst_error = -1, .worst = 1};
+	if (mkhct_json_get_count(object, "tensors", &out->tensors) != 0 ||
+	    mkhct_json_get_count(object, "weights", &out->weights) != 0 ||
+	    mkhct_json_get_count(object, "source_bytes", &out->source_bytes) != 0 ||
+	    mkhct_json_get_count(object, "stored_bytes", &out->stored_bytes) != 0 ||
+	    mkhct_json_get_count(object, "bf16_bytes", &out->bf16_bytes) != 0 ||
+	    mkhct_json_get_count(object, "verified", &out->verified) != 0 ||
+	    get_exact(object, "errors", &out->errors) != 0 ||
+	    get_exact(object, "cosines", &out->cosines) != 0 ||
+	    get_exact(object, "worst_error", &out->worst_error) != 0 ||
+	    get_exact(object, "worst", &out->worst) != 0 || !cJSON_IsString(name))
+		return -1;
+	snprintf(out->worst_name, sizeof(out->worst_name), "%s", name->valuestring);
+	return 0;
+}
+
 double mkhct_tally_bits(const struct mkhct_tally *t)
 {
 	return t->weights ? 8 * (double)t->stored_bytes / (double)t->weights : 0;
@@ -53,32 +147,4 @@ double mkhct_tally_error(const struct mkhct_tally *t)
 double mkhct_tally_cosine(const struct mkhct_tally *t)
 {
 	return t->weights ? t->cosines / (double)t->weights : 1;
-}
-
-void mkhct_excuses_add(struct mkhct_excuses *e, const char *name, const struct mkhct_result *r)
-{
-	struct mkhct_excuse *x = e->list;
-
-	if (!r->plan.why || r->error > 0)
-		return;
-	while (x < e->list + e->count && strcmp(x->why, r->plan.why) != 0)
-		x++;
-	if (x == e->list + MKHCT_EXCUSES)
-		return;
-	if (x == e->list + e->count)
-		e->list[e->count++].why = r->plan.why;
-	if (x->tensors < MKHCT_EXCUSE_NAMES)
-		mkhct_name_printable(name, x->names[x->tensors], sizeof(x->names[0]));
-	x->tensors++;
-}
-
-char *mkhct_cosine_text(double cosine, int digits, char buf[MKHCT_COSINE_TEXT])
-{
-	int needed;
-
-	cosine = fmin(cosine, 1 - 1e-12);
-	needed = (int)ceil(-log10(1 - cosine) - 1e-6) + 1;
-	needed = needed < 12 ? needed : 12;
-	snprintf(buf, MKHCT_COSINE_TEXT, "%.*f", needed > digits ? needed : digits, cosine);
-	return buf;
 }

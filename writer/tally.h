@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include <cjson/cJSON.h>
+
 #include "codec/safetensors.h"
 #include "writer/compress.h"
 
@@ -17,27 +19,22 @@ struct mkhct_tally {
 	char worst_name[256];
 };
 
-/* Tensors that are lossless for a reason although their target was not. */
-#define MKHCT_EXCUSES      12u /* reasons; what comes with a further one is not named */
-#define MKHCT_EXCUSE_NAMES 3u  /* the first */
-
-struct mkhct_excuses {
-	unsigned count;
-	struct mkhct_excuse {
-		const char *why; /* mkhct_result.plan.why */
-		uint64_t tensors;
-		char names[MKHCT_EXCUSE_NAMES][256]; /* printable */
-	} list[MKHCT_EXCUSES];
-};
-
-/* Takes a tensor in when it is one of them. */
-void mkhct_excuses_add(struct mkhct_excuses *e, const char *name, const struct mkhct_result *r);
-
 void mkhct_tally_begin(struct mkhct_tally *t);
 
 /* Adds a tensor that takes stored_bytes. */
 void mkhct_tally_add(struct mkhct_tally *sum, const struct hct_tensor *t, uint64_t stored_bytes,
 		     const struct mkhct_result *r);
+
+/* Adds what another tally has. */
+void mkhct_tally_merge(struct mkhct_tally *sum, const struct mkhct_tally *part);
+
+/* Writes a tally into an object so that mkhct_tally_read gives exactly the same again.  0, or -1
+ * when out of memory, or when the object is none of a tally. */
+int mkhct_tally_write(const struct mkhct_tally *t, cJSON *object);
+int mkhct_tally_read(const cJSON *object, struct mkhct_tally *out);
+
+/* A whole number of an object, up to 2^53.  0, or -1 when there is none. */
+int mkhct_json_get_count(const cJSON *object, const char *key, uint64_t *out);
 
 /* Stored bits a weight; 0 without weights. */
 double mkhct_tally_bits(const struct mkhct_tally *t);
@@ -45,11 +42,5 @@ double mkhct_tally_bits(const struct mkhct_tally *t);
  * weights. */
 double mkhct_tally_error(const struct mkhct_tally *t);
 double mkhct_tally_cosine(const struct mkhct_tally *t);
-
-#define MKHCT_COSINE_TEXT 24
-
-/* The cosine of what lost something, with at least this many digits behind the point, and two of
- * what it lacks to 1: "0.99270", "0.9999977".  It lacks something, if only 1e-12.  Returns buf. */
-char *mkhct_cosine_text(double cosine, int digits, char buf[MKHCT_COSINE_TEXT]);
 
 #endif

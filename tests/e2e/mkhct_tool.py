@@ -11,6 +11,9 @@ import pytest
 from helpers import HCT, MKHCT, random_tensor, run, tree_digests, wait_until, write_safetensors
 
 
+REPORTS = [".hct/report.html", ".hct/report.json"]
+
+
 def small_tensors(seed=5):
     rng = np.random.default_rng(seed)
     return {

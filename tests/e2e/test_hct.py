@@ -107,10 +107,11 @@ def test_reader_that_goes_away(odd_bundle, ignored):
     assert done.stderr == ("hct: cannot write the output: Broken pipe\n" if ignored else "")
 
 
+@pytest.mark.parametrize("mark", ["checkpoint.json", "checkpoint-2-of-3.json"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_unfinished_bundle_is_refused(tmp_path, sharded_bundle, command):
+def test_unfinished_bundle_is_refused(tmp_path, sharded_bundle, command, mark):
     bundle = copy_bundle(sharded_bundle, tmp_path)
-    (bundle / ".hct" / "unfinished.json").write_text("{}")
+    (bundle / ".hct" / mark).write_text("{}")
     (bundle / ".model.safetensors.hct.part").write_bytes(b"part")
     more = {"extract": [tmp_path / "out"], "compare": [sharded_bundle]}.get(command, [])
     done = hct(command, bundle, *more, expect=EXIT_BAD_DATA)

@@ -93,11 +93,11 @@ def test_transform_effort_and_layers_reach_the_target(matrices, tmp_path):
 
 @pytest.mark.parametrize("snr", [9.9, 10, 10.1, 11])
 def test_heavy_tails_of_real_weights_reach_the_target(tmp_path, snr):
-    """Matrices whose error hardly follows the quantiser's step: within 1.2%."""
+    """Matrices whose error hardly follows the quantiser's step: within 2%."""
     source = real_model("gpt2-attn")
     out = lossy(source, tmp_path / "out", "--snr", snr)
     for name, (error, _) in measure(source, out, tmp_path).items():
-        assert error <= 1.012 * 10 ** (-snr / 10), name
+        assert error <= 1.02 * 10 ** (-snr / 10), name
 
 
 # Odd tensors -------------------------------------------------------------------------

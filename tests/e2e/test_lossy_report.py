@@ -135,9 +135,9 @@ def test_final_table(llama, tmp_path):
 
 def test_verbose_shows_bits_and_cosine(llama, tmp_path):
     done = run(MKHCT, "-v", llama, tmp_path / "out")
-    line = r"^  lm_head\.weight  BF16  \[256,64\]  tcq  \d\.\d{3}  \d\.\d{3} bits  cosine 0\.99\d+$"
+    line = r"^  lm_head\.weight  BF16  \[256,64\]  tcq  \d\.\d{3}  \d\.\d{3} bits  cosine 0\.99\d+  \d+\.\d\d s$"
     assert re.search(line, done.stderr, re.M), done.stderr
-    assert re.search(r"^  model\.norm\.weight  BF16  \[64\]  \w+  \d\.\d{3}$", done.stderr, re.M)
+    assert re.search(r"^  model\.norm\.weight  BF16  \[64\]  \w+  \d\.\d{3}  \d+\.\d\d s$", done.stderr, re.M)
 
 
 # What cannot be lossy -----------------------------------------------------------------
@@ -169,9 +169,9 @@ def test_table_says_what_stays_lossless(unfit, tmp_path):
         "exact     1 tensor stays lossless: it is zero: empty.weight",
     ]
     for name, why in (("bad.2", "it has NaN or infinity"), ("empty", "it is zero")):
-        line = rf"^  {name}\.weight  F32  \[64,64\]  \w+  \d+\.\d+  lossless: {why}$"
+        line = rf"^  {name}\.weight  F32  \[64,64\]  \w+  \d+\.\d+  lossless: {why}  \d+\.\d\d s$"
         assert re.search(line, done.stderr, re.M), done.stderr
-    report = json.loads(run(MKHCT, "--json", unfit, tmp_path / "json").stdout)
+    report = json.loads(run(MKHCT, "--json", unfit, tmp_path / "json").stdout.splitlines()[-1])
     assert report["lossless"]["because"] == [
         {"reason": "it has NaN or infinity", "tensors": 4,
          "first": [f"bad.{i}.weight" for i in range(3)]},

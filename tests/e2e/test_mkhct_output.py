@@ -25,16 +25,20 @@ from helpers import (
     sha256,
     tree_digests,
 )
-from mkhct_tool import listing, small_tensors
+from mkhct_tool import REPORTS, listing, small_tensors
 
 
 def test_json_report(odd_model, tmp_path):
     out = tmp_path / "out"
     done = run(MKHCT, "--lossless", "--json", "-q", odd_model, out)
     assert done.stderr == ""
-    report = json.loads(done.stdout)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [e["event"] for e in events][0] == "start"
+    report = events[-1]
+    assert report.pop("event") == "report" and report.pop("time")
     stored = {n: (out / n).stat().st_size for n in listing(out) if (out / n).is_file()}
-    del stored[".hct/report.json"]
+    for name in REPORTS:
+        del stored[name]
     source = {n: (odd_model / n).stat().st_size for n in listing(odd_model)
               if (odd_model / n).is_file()}  # fmt: skip
     assert report["source_bytes"] == sum(source.values())
@@ -86,7 +90,7 @@ def test_verbose_shows_each_tensor(tmp_path):
     source = tmp_path / "m.safetensors"
     make_safetensors(source, {**small_tensors(), "bad\x1b[31m\nname": ("U8", (0,), b"")})
     done = run(MKHCT, "--lossless", "-v", source, tmp_path / "out")
-    assert re.search(r"^  a\.weight  BF16  \[96,64\]  \w+  \d\.\d{3}$", done.stderr, re.M)
+    assert re.search(r"^  a\.weight  BF16  \[96,64\]  \w+  \d\.\d{3}  \d+\.\d\d s$", done.stderr, re.M)
     assert len(done.stderr.splitlines()) == 5
     assert "\x1b" not in done.stderr
 
@@ -191,8 +195,9 @@ def test_closed_standard_descriptors(model, tmp_path):
     subprocess.run(["sh", "-c", 'exec "$0" --lossless -v "$1" "$2" <&- >&- 2>&-', MKHCT, model, out],
                    timeout=60, check=False)  # fmt: skip
     digests = tree_digests(out)
-    for report in (expected, digests):
-        del report[".hct/report.json"]
+    for digest in (expected, digests):
+        for report in REPORTS:
+            del digest[report]
     assert digests == expected
     assert json.loads((out / ".hct" / "report.json").read_text())["ratio"] > 0
 
@@ -214,9 +219,9 @@ def test_baggage_is_named(model, tmp_path):
     (model / ".git/lfs/object").write_bytes(bytes(3 << 20))
     (model / ".cache/huggingface/small").write_bytes(bytes(1 << 20))
     done = run(MKHCT, model, tmp_path / "out")
-    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
-    assert f"{model}/.git (3.00 MiB)" in line
+    (line,) = [line for line in done.stderr.splitlines() if "takes along" in line]
+    assert line.endswith("takes along .git (3.00 MiB); --exclude .git leaves it out")
     (model / ".cache/huggingface/part").write_bytes(b"x")
     done = run(MKHCT, model, tmp_path / "again")
-    assert sum("warning" in line for line in done.stderr.splitlines()) == 2
+    assert sum("--exclude" in line for line in done.stderr.splitlines()) == 2
     assert run(MKHCT, "-q", model, tmp_path / "quiet").stderr == ""

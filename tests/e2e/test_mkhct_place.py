@@ -4,7 +4,7 @@ import json
 import shutil
 
 from helpers import EXIT_SYSTEM, EXIT_USAGE, compress
-from mkhct_tool import listing, refuse, same_after_extract
+from mkhct_tool import REPORTS, listing, refuse, same_after_extract
 
 
 def test_places_that_are_refused(model, tmp_path):
@@ -50,13 +50,13 @@ def test_force(model, tmp_path):
     (model / "new.txt").write_text("new")
     (model / "model.safetensors").rename(model / "renamed.safetensors")
     compress(model, out, "-f")
-    assert listing(out) == [".hct", ".hct/report.json", "mine.txt", "new.txt",
+    assert listing(out) == [".hct", *REPORTS, "mine.txt", "new.txt",
                             "renamed.safetensors.hct", "sub", "sub/mine.txt"]  # fmt: skip
     # Once more, so that the report of the second run is what counts.
     (model / "new.txt").unlink()
     (model / "sub").rmdir()
     compress(model, out, "--force")
-    assert listing(out) == [".hct", ".hct/report.json", "mine.txt",
+    assert listing(out) == [".hct", *REPORTS, "mine.txt",
                             "renamed.safetensors.hct", "sub", "sub/mine.txt"]  # fmt: skip
     (out / "sub" / "mine.txt").unlink()
     (out / "mine.txt").unlink()

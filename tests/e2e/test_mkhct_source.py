@@ -107,13 +107,6 @@ def test_source_that_is_not_there(tmp_path):
     refuse(tmp_path / "nothing", tmp_path / "out", code=EXIT_SYSTEM, match="No such file")
 
 
-def test_source_that_is_a_bundle(model, tmp_path):
-    bundle = compress(model, tmp_path / "bundle")
-    refuse(bundle, tmp_path / "out", code=EXIT_BAD_DATA, match="bundle already")
-    refuse(bundle / "model.safetensors.hct", tmp_path / "out", code=EXIT_BAD_DATA,
-           match="compressed already")  # fmt: skip
-
-
 def test_broken_link_loop_and_special_files(model, tmp_path):
     out = tmp_path / "out"
     odd = model / "sub" / "odd"

@@ -109,8 +109,10 @@ def test_refused_damaged_bundle(odd_bundle, point, tmp_path, mode):
     file.write_bytes(b"")
     refused(*mode, bundle, point, code=EXIT_BAD_DATA, text="adapter.safetensors.hct")
     file.unlink()
-    (bundle / ".hct" / "unfinished.json").write_text("{}")
-    refused(*mode, bundle, point, code=EXIT_BAD_DATA, text="not finished")
+    for mark in ("checkpoint.json", "checkpoint-1-of-2.json"):
+        (bundle / ".hct" / mark).write_text("{}")
+        refused(*mode, bundle, point, code=EXIT_BAD_DATA, text="not finished")
+        (bundle / ".hct" / mark).unlink()
     assert not is_mounted(point)
 
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "codec/checksum.h"
 #include "model.h"
 
 static const struct model_tensor tensors[] = {
@@ -220,9 +221,47 @@ static void test_failure_in_index(void **state)
 	stop(&w);
 }
 
+/* Where the tables of other tensors leave no room. */
+static void test_plan_without_tables(void **state)
+{
+	static const struct hct_goal lossy = {.relative_squared_error = 0.01};
+	struct hct_plan_info info;
+	struct work w;
+
+	(void)state;
+	start(&w);
+	for (int pass = 0; pass < 2; pass++) {
+		const struct hct_goal *goal = pass ? &lossy : NULL;
+		struct hct_encoded c;
+		hct_plan *p;
+
+		assert_int_equal(
+			hct_plan_create(w.e, &w.m.st.tensors[1], w.data[1], goal, &p, NULL),
+			HCT_OK);
+		assert_true(hct_plan_table_bytes(p) > 0);
+		hct_plan_drop_tables(w.e, p, w.data[1]);
+		assert_int_equal(hct_plan_table_bytes(p), 0);
+		hct_plan_describe(p, &info);
+		assert_true(info.relative_squared_error == 0);
+		assert_int_equal(info.why != NULL, pass);
+		assert_int_equal(hct_plan_chunk_count(p), 2);
+		for (uint64_t k = 0; k < 2; k++) {
+			const uint8_t *data = w.data[1] + k * hct_plan_chunk_bytes(p);
+			uint32_t n = hct_plan_chunk_length(p, k);
+
+			assert_int_equal(hct_encode_chunk(w.e, p, k, data, &c, NULL), HCT_OK);
+			assert_true(c.layers[0].length <= n);
+			assert_true(c.layers[0].digest == hct_checksum(data, n));
+		}
+		hct_plan_free(p);
+	}
+	stop(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_plan_without_tables),
 		cmocka_unit_test(test_out_of_turn),
 		cmocka_unit_test(test_refused_calls_write_nothing),
 		cmocka_unit_test(test_no_space),

@@ -274,6 +274,72 @@ static void the_clock_runs_forward(void **state)
 	}
 }
 
+/* As if all looks at the kinds had been so many seconds earlier. */
+static void age(struct hct_meter *m, double seconds)
+{
+	m->start -= seconds;
+	m->look -= seconds;
+}
+
+/* Bytes of an earlier run are done, and not in the rate. */
+static void skipped_bytes_are_not_in_the_rate(void **state)
+{
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	started_ago(&m, 4000u << 20, 100010);
+	hct_meter_skip(&m, 3000u << 20);
+	hct_meter_add(&m, 500u << 20);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_non_null(strstr(line, " 87% 3.42/3.91 GiB  "));
+	assert_true(m.rate > 5200 && m.rate < 5300);
+	assert_true(hct_meter_left(&m) > 0.99e5 && hct_meter_left(&m) < 1.01e5);
+}
+
+/* Cheap work first, dear work behind it: two threads, 10 and 90 seconds of each. */
+static void kinds_of_work_weigh_what_is_left(void **state)
+{
+	struct hct_meter m;
+
+	(void)state;
+	hct_meter_start(&m, 2000);
+	hct_meter_expect(&m, 0, 1000, 1, 0);
+	hct_meter_expect(&m, 1, 1000, 9, 0);
+	assert_true(hct_meter_left(&m) < 0);
+	age(&m, 5);
+	hct_meter_work(&m, 0, 500, 5);
+	assert_true(hct_meter_left(&m) < 0); /* most of the rest was never measured */
+	age(&m, 5);
+	hct_meter_work(&m, 1, 20, 5);
+	/* 500 * .01 + 980 * .25 seconds of one thread at a time */
+	assert_true(fabs(hct_meter_left(&m) - 250) < 3);
+	age(&m, 5);
+	hct_meter_work(&m, 1, 40, 10); /* two threads now: the pace is a mean of late */
+	double left = hct_meter_left(&m);
+	assert_true(left > 235 / 2. && left < 240);
+	hct_meter_work(&m, 0, 500, 0);
+	hct_meter_work(&m, 1, 940, 0);
+	assert_true(hct_meter_left(&m) == 0);
+}
+
+static void serial_work_is_not_shared(void **state)
+{
+	struct hct_meter m;
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_expect(&m, 0, 100, 1, 0);
+	hct_meter_expect(&m, 1, 100, 1, 1);
+	age(&m, 10);
+	hct_meter_work(&m, 0, 40, 20); /* four threads for five seconds ... */
+	hct_meter_work(&m, 1, 50, 5);  /* ... and five seconds of one */
+	/* 60 * .5 / 4 and 50 * .1 */
+	assert_true(fabs(hct_meter_left(&m) - 12.5) < .2);
+	hct_meter_expect(&m, 0, -60, 1, 0);
+	assert_true(fabs(hct_meter_left(&m) - 5) < .1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +355,9 @@ int main(void)
 		cmocka_unit_test(cut_to_the_buffer),
 		cmocka_unit_test(wide_characters_count_twice),
 		cmocka_unit_test(names_cannot_talk_to_the_terminal),
+		cmocka_unit_test(skipped_bytes_are_not_in_the_rate),
+		cmocka_unit_test(kinds_of_work_weigh_what_is_left),
+		cmocka_unit_test(serial_work_is_not_shared),
 		cmocka_unit_test(threads_add),
 		cmocka_unit_test(the_clock_runs_forward),
 	};

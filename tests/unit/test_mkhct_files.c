@@ -59,7 +59,9 @@ static void look(struct place *p)
 					.mtime = sb.st_mtim,
 					.mode = sb.st_mode & 0777,
 					.dev = sb.st_dev,
-					.ino = sb.st_ino};
+					.ino = sb.st_ino,
+					.disk_size = (uint64_t)sb.st_size,
+					.disk_mtime = sb.st_mtim};
 }
 
 static int enter(void **state)

@@ -55,7 +55,7 @@ static void assert_refused(const char *path, hct_error expected, const char *wor
 	struct hct_diag diag = {""};
 	struct mkhct_source source;
 
-	assert_int_equal(mkhct_source_scan(path, &source, &diag), expected);
+	assert_int_equal(mkhct_source_scan(path, NULL, 0, &source, &diag), expected);
 	if (!strstr(diag.text, word))
 		fail_msg("'%s' is not in: %s", word, diag.text);
 	assert_null(source.entries);
@@ -90,7 +90,7 @@ static void test_lists_everything_sorted(void **state)
 	write_file("src/a/m.safetensors", "12345");
 	write_file("src/m.safetensors.bak", "123");
 	write_file("src/z.safetensors", "1234");
-	assert_int_equal(mkhct_source_scan("src//", &s, NULL), HCT_OK);
+	assert_int_equal(mkhct_source_scan("src//", NULL, 0, &s, NULL), HCT_OK);
 	assert_int_equal(s.count, sizeof(expected) / sizeof(*expected));
 	for (size_t i = 0; i < s.count; i++) {
 		assert_string_equal(s.entries[i].name, expected[i].name);
@@ -120,7 +120,7 @@ static void test_single_file_keeps_the_name_of_its_link(void **state)
 	(void)state;
 	write_file("0123abc", "12345678");
 	assert_int_equal(symlink("0123abc", "model.safetensors"), 0);
-	assert_int_equal(mkhct_source_scan("./model.safetensors", &s, NULL), HCT_OK);
+	assert_int_equal(mkhct_source_scan("./model.safetensors", NULL, 0, &s, NULL), HCT_OK);
 	assert_int_equal(s.count, 1);
 	assert_int_equal(s.is_folder, 0);
 	assert_string_equal(s.entries[0].name, "model.safetensors");
@@ -141,7 +141,7 @@ static void test_links_to_folders_are_followed_but_not_in_circles(void **state)
 	write_file("other/m.safetensors", "x");
 	assert_int_equal(symlink("../other", "src/one"), 0);
 	assert_int_equal(symlink("../../other", "src/a/two"), 0); /* twice is no circle */
-	assert_int_equal(mkhct_source_scan("src", &s, NULL), HCT_OK);
+	assert_int_equal(mkhct_source_scan("src", NULL, 0, &s, NULL), HCT_OK);
 	assert_int_equal(s.model_count, 2);
 	assert_non_null(mkhct_source_find(&s, "a/two/m.safetensors"));
 	mkhct_source_free(&s);
@@ -169,12 +169,22 @@ static void test_refusals(void **state)
 	mkdir("src", 0755);
 	assert_refused("src", HCT_ERR_UNSUPPORTED, "no .safetensors file in it (0 other files)");
 	write_file("src/m.safetensors.hct", "x");
-	assert_refused("src", HCT_ERR_UNSUPPORTED, "a bundle already");
-	assert_refused("src/m.safetensors.hct", HCT_ERR_UNSUPPORTED, "compressed already");
+	assert_refused("src", HCT_ERR_NOT_HCT, "src/m.safetensors.hct: ");
+	assert_refused("src/m.safetensors.hct", HCT_ERR_NOT_HCT, "src/m.safetensors.hct: ");
 	assert_int_equal(rename("src/m.safetensors.hct", "src/m.hct"), 0);
 	assert_refused("src", HCT_ERR_UNSUPPORTED, "(1 other file)");
+	write_file("src/.hct", "");
+	assert_refused("src", HCT_ERR_UNSUPPORTED,
+		       "src/.hct: a file where a bundle has its hidden");
+	unlink("src/.hct");
 	mkdir("src/.hct", 0755);
-	assert_refused("src", HCT_ERR_UNSUPPORTED, ".hct: the source is a bundle already");
+	assert_refused("src", HCT_ERR_UNSUPPORTED, "(1 other file)");
+	write_file("src/.hct/unfinished.json", "");
+	assert_refused("src", HCT_ERR_UNFINISHED, "src: mkhct has not finished this bundle");
+	unlink("src/.hct/unfinished.json");
+	write_file("src/.hct/checkpoint-1-of-2.json", "");
+	assert_refused("src", HCT_ERR_UNFINISHED, "src: mkhct has not finished this bundle");
+	unlink("src/.hct/checkpoint-1-of-2.json");
 	rmdir("src/.hct");
 	mkdir("src/sub", 0755);
 	mkdir("src/sub/.hct", 0755); /* hidden only at the top of a bundle */
@@ -186,7 +196,7 @@ static void test_refusals(void **state)
 	assert_refused("src", HCT_ERR_UNSUPPORTED, "src/pipe: neither a file nor a folder");
 	unlink("src/pipe");
 	struct mkhct_source s;
-	assert_int_equal(mkhct_source_scan("src", &s, NULL), HCT_OK);
+	assert_int_equal(mkhct_source_scan("src", NULL, 0, &s, NULL), HCT_OK);
 	mkhct_source_free(&s);
 }
 
@@ -196,8 +206,8 @@ static hct_error check_shards(const char *index, struct hct_diag *diag)
 	hct_error err;
 
 	write_file("src/sub/model.safetensors.index.json", index);
-	assert_int_equal(mkhct_source_scan("src", &s, diag), HCT_OK);
-	err = mkhct_shards_check(&s, diag);
+	assert_int_equal(mkhct_source_scan("src", NULL, 0, &s, diag), HCT_OK);
+	err = mkhct_shards_check(&s, NULL, diag);
 	mkhct_source_free(&s);
 	return err;
 }

@@ -40,6 +40,14 @@ static double *full_svd(const float *a, size_t rows, size_t columns)
 	return s;
 }
 
+static hct_error create(hct_dtype dtype, const uint8_t *data, size_t rows, size_t columns,
+			size_t rank, struct hct_svd *out)
+{
+	struct hct_matrix a = {.dtype = dtype, .data = data, .rows = rows, .columns = columns};
+
+	return hct_svd_create(&a, rank, 1, out);
+}
+
 /* A matrix of which the singular values fall by `fall` each, about, down to noise. */
 static struct lossy_matrix falling(hct_dtype dtype, uint32_t rows, uint32_t columns, double fall,
 				   double noise)
@@ -97,6 +105,48 @@ static double residual(const struct lossy_matrix *m, const struct hct_svd *s)
 	return sum;
 }
 
+/* What stops a decomposition after so many calls. */
+struct stop {
+	unsigned calls, after;
+	uint64_t last;
+};
+
+static int stop(void *arg, uint64_t done)
+{
+	struct stop *s = arg;
+
+	s->last = done;
+	return ++s->calls == s->after;
+}
+
+/* Without U the rest is the same, the watch sees the whole matrix six times, and can end it. */
+static void check_right_only(const struct lossy_matrix *m, const struct hct_svd *both)
+{
+	struct stop s = {0};
+	struct hct_matrix a = {.dtype = m->tensor.dtype,
+			       .data = m->data,
+			       .rows = both->rows,
+			       .columns = both->columns,
+			       .watch = stop,
+			       .watch_arg = &s};
+	struct hct_svd right;
+	unsigned passes;
+
+	assert_int_equal(hct_svd_create(&a, both->rank, 0, &right), HCT_OK);
+	assert_null(right.u);
+	assert_memory_equal(right.s, both->s, both->rank * sizeof *right.s);
+	assert_memory_equal(right.v, both->v, both->rank * both->columns * sizeof *right.v);
+	hct_svd_free(&right);
+	assert_int_equal(s.calls % 6, 0);
+	assert_int_equal(s.last, m->tensor.end);
+	passes = s.calls;
+	for (s.after = 1; s.after <= passes; s.after++) {
+		s.calls = 0;
+		assert_int_equal(hct_svd_create(&a, both->rank, 0, &right), HCT_ERR_INTERRUPTED);
+		assert_null(right.v);
+	}
+}
+
 static void check(hct_dtype dtype, uint32_t rows, uint32_t columns, size_t rank, double fall,
 		  double noise)
 {
@@ -105,7 +155,7 @@ static void check(hct_dtype dtype, uint32_t rows, uint32_t columns, size_t rank,
 	double *exact = full_svd(m.values, rows, columns), best = 0;
 	struct hct_svd s;
 
-	assert_int_equal(hct_svd_create(dtype, m.data, rows, columns, rank, &s), HCT_OK);
+	assert_int_equal(create(dtype, m.data, rows, columns, rank, &s), HCT_OK);
 	assert_int_equal(s.rank, rank < least ? rank : least);
 	assert_true(skew(s.u, rows, s.rank) < 1e-4);
 	assert_true(skew(s.v, columns, s.rank) < 1e-4);
@@ -119,6 +169,7 @@ static void check(hct_dtype dtype, uint32_t rows, uint32_t columns, size_t rank,
 	for (size_t k = s.rank; k < least; k++)
 		best += exact[k] * exact[k];
 	assert_true(residual(&m, &s) <= 1.05 * best + 1e-7 * exact[0] * exact[0]);
+	check_right_only(&m, &s);
 	hct_svd_free(&s);
 	assert_null(s.u);
 	free(exact);
@@ -159,13 +210,12 @@ static void test_zero(void **state)
 	(void)state;
 	memset(m.values, 0, 30 * 40 * sizeof *m.values);
 	lossy_narrow(&m);
-	assert_int_equal(hct_svd_create(HCT_DTYPE_F32, m.data, 30, 40, 4, &s), HCT_OK);
+	assert_int_equal(create(HCT_DTYPE_F32, m.data, 30, 40, 4, &s), HCT_OK);
 	for (unsigned k = 0; k < 4; k++)
 		assert_true(s.s[k] == 0);
 	hct_svd_free(&s);
-	assert_int_equal(hct_svd_create(HCT_DTYPE_F32, m.data, 30, 0, 4, &s), HCT_ERR_LIMIT);
-	assert_int_equal(hct_svd_create(HCT_DTYPE_F32, m.data, (size_t)1 << 31, 40, 4, &s),
-			 HCT_ERR_LIMIT);
+	assert_int_equal(create(HCT_DTYPE_F32, m.data, 30, 0, 4, &s), HCT_ERR_LIMIT);
+	assert_int_equal(create(HCT_DTYPE_F32, m.data, (size_t)1 << 31, 40, 4, &s), HCT_ERR_LIMIT);
 	lossy_free(&m);
 }
 
@@ -185,7 +235,7 @@ static void *decompose(void *arg)
 	struct one *o = arg;
 	struct hct_svd s;
 
-	if (!hct_svd_create(HCT_DTYPE_F32, o->shared->m.data, 300, 400, 30, &s))
+	if (!create(HCT_DTYPE_F32, o->shared->m.data, 300, 400, 30, &s))
 		o->shared->hash[o->i] = XXH3_64bits(s.u, 300 * 30 * sizeof(float)) ^
 					XXH3_64bits_withSeed(s.v, 30 * 400 * sizeof(float), 1) ^
 					XXH3_64bits_withSeed(s.s, 30 * sizeof(float), 2);

@@ -1,4 +1,4 @@
-/* tally.h: means that no tensor's scale decides, the worst tensor, reasons, and digits. */
+/* tally.h: means that no tensor's scale decides, the worst tensor and reasons. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "writer/excuses.h"
 #include "writer/tally.h"
 
 static struct hct_tensor tensor(char *name, uint64_t elements)
@@ -81,38 +82,11 @@ static void test_excuses(void **state)
 	assert_int_equal(e.count, MKHCT_EXCUSES);
 }
 
-static void test_cosine_text(void **state)
-{
-	static const struct {
-		double cosine;
-		int digits;
-		const char *text;
-	} cases[] = {
-		{.9927, 5, "0.99270"},
-		{.99274, 7, "0.9927400"},
-		{0, 5, "0.00000"},
-		{-.5, 5, "-0.50000"},
-		{1 - 1e-4, 5, "0.99990"},
-		{1 - 2.3e-6, 5, "0.9999977"},
-		{1 - 9.6e-6, 5, "0.9999904"},
-		{1 - 4e-9, 7, "0.9999999960"},
-		{1, 5, "0.999999999999"},
-		{1 - 1e-15, 5, "0.999999999999"},
-	};
-	char text[MKHCT_COSINE_TEXT];
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		assert_string_equal(mkhct_cosine_text(cases[i].cosine, cases[i].digits, text),
-				    cases[i].text);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_means_and_worst),
 		cmocka_unit_test(test_excuses),
-		cmocka_unit_test(test_cosine_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -298,19 +298,44 @@ static void test_bad_models(void **state)
 
 static void test_unfinished(void **state)
 {
-	struct hct_tree *t = NULL;
+	static const char *const marks[] = {"b/.hct/checkpoint.json",
+					    "b/.hct/checkpoint-1-of-1.json",
+					    "b/.hct/checkpoint-12-of-3000.json"};
 	struct hct_diag diag;
 
 	(void)state;
 	mkdir("b", 0777);
 	mkdir("b/.hct", 0777);
 	write_model("b/m.safetensors.hct", 10);
+	for (size_t i = 0; i < sizeof(marks) / sizeof(*marks); i++) {
+		struct hct_tree *t = NULL;
+
+		write_text(marks[i], "{}");
+		assert_int_equal(hct_tree_open("b", 0, &t, &diag), HCT_ERR_UNFINISHED);
+		assert_non_null(strstr(diag.text, "b: mkhct has not finished this bundle"));
+		assert_int_equal(hct_tree_open("b", HCT_TREE_KEEP_BAD, &t, &diag),
+				 HCT_ERR_UNFINISHED);
+		assert_null(t);
+		assert_int_equal(unlink(marks[i]), 0);
+	}
+}
+
+/* Reports, locks, and a checkpoint that never got its name say nothing against a bundle. */
+static void test_other_hidden_files(void **state)
+{
+	struct hct_tree *t;
+
+	(void)state;
+	mkdir("b", 0777);
+	mkdir("b/.hct", 0777);
+	write_model("b/m.safetensors.hct", 10);
+	write_text("b/.hct/report.json", "{}");
+	write_text("b/.hct/lock", "");
+	write_text("b/.hct/checkpoint.json.part", "{}");
+	write_text("b/.hct/checkpoint-1-of-2.json.part", "{}");
+	write_text("b/.hct/checkpoint-x-of-2.json", "{}");
 	write_text("b/.hct/unfinished.json", "{}");
-	assert_int_equal(hct_tree_open("b", 0, &t, &diag), HCT_ERR_UNFINISHED);
-	assert_int_equal(hct_tree_open("b", HCT_TREE_KEEP_BAD, &t, &diag), HCT_ERR_UNFINISHED);
-	assert_null(t);
-	assert_int_equal(unlink("b/.hct/unfinished.json"), 0);
-	assert_int_equal(hct_tree_open("b", HCT_TREE_KEEP_BAD, &t, &diag), HCT_OK);
+	t = open_tree("b");
 	assert_int_equal(hct_tree_count(t), 2);
 	hct_tree_close(t);
 }
@@ -351,6 +376,7 @@ int main(void)
 		TEST(test_too_deep),
 		TEST(test_bad_models),
 		TEST(test_unfinished),
+		TEST(test_other_hidden_files),
 		TEST(test_path_is_cut),
 	};
 

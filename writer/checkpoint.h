@@ -1,0 +1,130 @@
+/* The state of a bundle that is not finished, as JSON in its hidden folder: what it is made from
+ * and with which options, and how far each file has got.  Only what is on the disk is in it.
+ *
+ *     {"version": 1, "tool": "mkhct", "tool_version": "..", "model": "name", "options": {..},
+ *      "words": ["--retention=.6"], "part": 2, "parts": 4, "stage": "writing" or "naming",
+ *      "shards": one for each file of the source, in their order,
+ *          [{"name": "a.safetensors", "kind": "model", "mode": 420, "size": 10, "mtime": [1, 2],
+ *            "header_xxh3": "..", "part": ".a.safetensors.part", "status": "in_progress",
+ *            "bytes": 5, "ledger_bytes": 6, "errors": [..], "reasons": [..], "tensors": [..],
+ * "report": {..}}], "files": [..], "folders": [..], "parts_written": [..],      (manifest.h)
+ *      "statistics": {"sessions": 1, "seconds": 2.5, ..}}
+ *
+ * A file may have been damaged or forged: whatever is asked of it is checked. */
+#ifndef MKHCT_CHECKPOINT_H
+#define MKHCT_CHECKPOINT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "codec/error.h"
+#include "writer/compress.h"
+#include "writer/goals.h"
+#include "writer/source.h"
+
+struct mkhct_checkpoint;
+
+enum mkhct_status {
+	MKHCT_PENDING,
+	MKHCT_IN_PROGRESS,
+	MKHCT_COMPLETED,
+	MKHCT_SKIPPED, /* another part's */
+	MKHCT_STATUS_COUNT
+};
+
+/* What a checkpoint belongs to. */
+struct mkhct_checkpoint_of {
+	const struct mkhct_source *source;
+	const struct mkhct_goals *goals; /* of it, for the hashes of its headers */
+	const char *options;             /* mkhct_recipe_text */
+	char *const *words;              /* options.h */
+	size_t word_count;
+	unsigned part, parts; /* 0 and 0: everything */
+};
+
+/* Everything is pending, or SKIPPED where is_mine says 0.  Errors: HCT_ERR_NOMEM. */
+hct_error mkhct_checkpoint_create(const struct mkhct_checkpoint_of *of,
+				  int (*is_mine)(const struct mkhct_checkpoint_of *, size_t entry),
+				  struct mkhct_checkpoint **out, struct hct_diag *diag);
+
+/* Reads the file at name below the folder root; shown is its path for messages.  *out is NULL when
+ * there is none.  Errors: HCT_ERR_CORRUPT for what is no checkpoint, HCT_ERR_EXISTS for one of a
+ * newer mkhct, HCT_ERR_IO, HCT_ERR_NOMEM. */
+hct_error mkhct_checkpoint_read(int root, const char *name, const char *shown,
+				struct mkhct_checkpoint **out, struct hct_diag *diag);
+
+/* NULL is allowed. */
+void mkhct_checkpoint_free(struct mkhct_checkpoint *c);
+
+/* The words of the options that it was begun with; they belong to it. */
+size_t mkhct_checkpoint_words(const struct mkhct_checkpoint *c, const char *const **words);
+
+/* HCT_OK when it is of the same source and options; otherwise HCT_ERR_EXISTS and a line with what
+ * differs; out: the bundle's path, for messages. */
+hct_error mkhct_checkpoint_match(const struct mkhct_checkpoint *c,
+				 const struct mkhct_checkpoint_of *of, const char *out,
+				 struct hct_diag *diag);
+
+/* How far entry i of the source has got.  Folders are COMPLETED. */
+struct mkhct_state {
+	enum mkhct_status status;
+	uint64_t bytes, ledger_bytes; /* IN_PROGRESS, COMPLETED: of the part file, the ledger */
+	size_t tensors;               /* IN_PROGRESS: whole ones */
+	const cJSON *report;          /* COMPLETED: mkhct_report_node; NULL when there is none */
+};
+
+void mkhct_checkpoint_state(const struct mkhct_checkpoint *c, size_t entry,
+			    struct mkhct_state *out);
+
+/* The following return 0, or -1 without memory.  They change nothing on the disk. */
+
+int mkhct_checkpoint_set_progress(struct mkhct_checkpoint *c, size_t entry,
+				  const struct mkhct_standing *standing);
+/* bytes: of the finished part file; report: JSON text. */
+int mkhct_checkpoint_set_completed(struct mkhct_checkpoint *c, size_t entry, uint64_t bytes,
+				   const char *report);
+/* Begins the entry anew. */
+int mkhct_checkpoint_set_pending(struct mkhct_checkpoint *c, size_t entry);
+/* The tensors of an entry, JSON text of an array; NULL takes them away. */
+int mkhct_checkpoint_set_tensors(struct mkhct_checkpoint *c, size_t entry, const char *list);
+
+/* Errors that were measured for the tensors of an entry, and must not be measured again, with the
+ * reasons of the decisions. */
+int mkhct_checkpoint_set_errors(struct mkhct_checkpoint *c, size_t entry,
+				const struct hct_goal *goals,
+				const struct mkhct_decision *decisions, size_t count);
+/* 1 when there are `count` of them, which then are in the goals, and the reasons in the decisions;
+ * otherwise 0.  With goals NULL nothing is put anywhere. */
+int mkhct_checkpoint_errors(const struct mkhct_checkpoint *c, size_t entry, struct hct_goal *goals,
+			    struct mkhct_decision *decisions, size_t count);
+
+/* Takes over the entries that `other`, of the same source and options, has completed; other's
+ * statistics are added.  Returns 1 when it is of another source or other options. */
+int mkhct_checkpoint_merge(struct mkhct_checkpoint *c, const struct mkhct_checkpoint *other);
+
+/* All is written; files are being given their names. */
+int mkhct_checkpoint_set_naming(struct mkhct_checkpoint *c);
+int mkhct_checkpoint_is_naming(const struct mkhct_checkpoint *c);
+
+/* Adds to the statistics; numbers that are not there are 0. */
+int mkhct_checkpoint_count(struct mkhct_checkpoint *c, const char *key, double amount);
+double mkhct_checkpoint_counted(const struct mkhct_checkpoint *c, const char *key);
+
+/* The document, for manifest.h and for the names of part files; belongs to it. */
+cJSON *mkhct_checkpoint_document(struct mkhct_checkpoint *c);
+/* The part of the document about entry i. */
+cJSON *mkhct_checkpoint_entry(const struct mkhct_checkpoint *c, size_t entry);
+size_t mkhct_checkpoint_entries(const struct mkhct_checkpoint *c);
+
+/* What the checkpoint says of the source, to finish without it.  The source goes to
+ * mkhct_source_free.  Errors: HCT_ERR_CORRUPT, HCT_ERR_NOMEM. */
+hct_error mkhct_checkpoint_source(const struct mkhct_checkpoint *c, struct mkhct_source *out,
+				  struct hct_diag *diag);
+
+/* Writes it: a new file beside it, synced, renamed, and the folder synced. */
+hct_error mkhct_checkpoint_write(const struct mkhct_checkpoint *c, int root, const char *name,
+				 const char *shown, struct hct_diag *diag);
+
+#endif
