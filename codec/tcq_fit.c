@@ -10,6 +10,9 @@
 /* A symbol below this share is an exception wherever it occurs: even the smallest frequency would
  * cost the others more than its exceptions do. */
 #define RARE 0.0006
+/* The first passes, and of how many pieces they see one. */
+#define ROUGH_PASSES 2
+#define ROUGH        4
 /* Bits of an exception beside its place in the list: symbol, sign and magnitude. */
 #define VALUE_BITS 11
 /* Squared error of a trellis-coded quantiser at high rates, in step^2. */
@@ -20,13 +23,12 @@
 /* The step is at most so many times that of a tensor of large values. */
 #define MAX_GROWTH 8
 #define MAX_EXTRA  5
-#define ROUGH      4
 
 /* Counts of one pass over the sample. */
 struct counts {
 	struct tally { /* of one row class, by code: column class, parity, symbol */
-		uint32_t count[256];
-		float sum[256]; /* of values, in steps, exceptions left out */
+		uint32_t count[2][256]; /* of each substream */
+		float sum[2][256];      /* of values, in steps, exceptions left out */
 		uint32_t exceptions[HCT_TCQ_POINTS];
 	} tally[HCT_TCQ_MAX_ROWS];
 	double error; /* sum of squares */
@@ -201,6 +203,33 @@ static void count_columns(struct fit *f, const struct hct_tcq_piece *p)
 	}
 }
 
+static uint32_t hits_of(const struct tally *t, unsigned code)
+{
+	return t->count[0][code] + t->count[1][code];
+}
+
+/* Counts a group's elements, of which `left` are there.  Both halves take turns, each with sums of
+ * its own, as equal codes in a row would wait for each other. */
+static void count_group(struct tally *t, const uint8_t *codes, const float *x, size_t left,
+			float scale)
+{
+	size_t n = left < HCT_LANES ? left : HCT_LANES, rest = left - n;
+
+	rest = rest < HCT_LANES ? rest : HCT_LANES;
+	for (size_t i = 0; i < rest; i++) {
+		unsigned a = codes[2 * i], b = codes[2 * i + 1];
+
+		t->count[0][a]++;
+		t->count[1][b]++;
+		t->sum[0][a] += x[i] * scale;
+		t->sum[1][b] += x[HCT_LANES + i] * scale;
+	}
+	for (size_t i = rest; i < n; i++) {
+		t->count[0][codes[2 * i]]++;
+		t->sum[0][codes[2 * i]] += x[i] * scale;
+	}
+}
+
 static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
 {
 	const struct hct_viterbi_segment *s = &f->seg;
@@ -210,17 +239,10 @@ static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
 	hct_tcq_reconstruct(&f->dequant, f->loops, s, f->found);
 	n->error += piece_error(p->x, f->found, p->elements);
 	for (size_t g = 0; g < s->groups; g++) {
-		const uint8_t *codes = s->codes + g * HCT_GROUP;
 		struct tally *t = &n->tally[s->map[g >> s->run_log2]];
-		size_t left = p->elements - g * HCT_GROUP;
-		const float *x = p->x + g * HCT_GROUP;
 
-		for (unsigned e = 0; e < HCT_GROUP && e < left; e++) {
-			unsigned code = codes[hct_position(e)];
-
-			t->count[code]++;
-			t->sum[code] += x[e] * scale;
-		}
+		count_group(t, s->codes + g * HCT_GROUP, p->x + g * HCT_GROUP,
+			    p->elements - g * HCT_GROUP, scale);
 	}
 	for (size_t i = 0; i < s->exception_count && s->exceptions[i].element < p->elements; i++) {
 		size_t at = s->exceptions[i].element, g = at / HCT_GROUP;
@@ -228,7 +250,7 @@ static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
 		struct tally *t = &n->tally[s->map[g >> s->run_log2]];
 
 		t->exceptions[code & 63]++;
-		t->sum[code] -= p->x[at] * scale;
+		t->sum[0][code] -= p->x[at] * scale;
 	}
 	if (f->move_columns)
 		count_columns(f, p);
@@ -251,8 +273,8 @@ static double symbol_bits(const struct fit *f)
 			for (unsigned p = 0; p < 2; p++)
 				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
 					if (f->layer->freq[k][q][p][s])
-						bits += f->counts.tally[k]
-								.count[q << 6 | p << 5 | s] *
+						bits += hits_of(&f->counts.tally[k],
+								q << 6 | p << 5 | s) *
 							(8 - log2(f->layer->freq[k][q][p][s]));
 	return bits + (double)f->layer->raw_bits * (double)f->counts.elements;
 }
@@ -319,8 +341,8 @@ static void move_point(struct fit *f, unsigned i)
 		const struct tally *t = &f->counts.tally[k];
 
 		for (unsigned code = i; code < 256; code += HCT_TCQ_POINTS) {
-			sum += t->sum[code];
-			hits += t->count[code];
+			sum += t->sum[0][code] + t->sum[1][code];
+			hits += hits_of(t, code);
 		}
 		hits -= t->exceptions[i];
 	}
@@ -341,7 +363,8 @@ static void learn(struct fit *f)
 				double count[HCT_TCQ_SYMBOLS];
 
 				for (unsigned s = 0; s < HCT_TCQ_SYMBOLS; s++)
-					count[s] = f->counts.tally[k].count[q << 6 | p << 5 | s];
+					count[s] =
+						hits_of(&f->counts.tally[k], q << 6 | p << 5 | s);
 				fit_frequencies(count, l->freq[k][q][p]);
 			}
 	for (unsigned i = 0; i < HCT_TCQ_POINTS && !l->raw_bits; i++)
@@ -433,6 +456,7 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 			.search = hct_viterbi_find(simd),
 			.loops = hct_dequant_find(simd)};
 	double step = sqrt(goal->error / TCQ_ERROR);
+	const float largest = (float)(MAX_GROWTH * step);
 	struct hct_tcq_secant secant = {.slope = 2};
 	unsigned extra = 0;
 	hct_error e = HCT_ERR_NOMEM;
@@ -454,12 +478,14 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 		int last;
 
 		/* The first passes, far from the end, need not see everything. */
-		f.move_columns = f.column_cost && pass == 2;
-		run_pass(&f, pass > 1, pass < 2 && goal->passes > 2 ? ROUGH : 1);
+		f.move_columns = f.column_cost && pass == ROUGH_PASSES;
+		run_pass(&f, pass >= ROUGH_PASSES,
+			 pass < ROUGH_PASSES && goal->passes > ROUGH_PASSES ? ROUGH : 1);
 		learn(&f);
 		ratio = f.counts.error / (goal->error * (double)f.counts.elements);
-		/* Before the last pass the step must be about right. */
-		if (pass + 2 >= goal->passes + extra && fabs(log(ratio)) > AIM && extra < MAX_EXTRA)
+		/* Before the last pass the step must be about right, or as large as it gets. */
+		if (pass + 2 >= goal->passes + extra && fabs(log(ratio)) > AIM &&
+		    extra < MAX_EXTRA && !(ratio < 1 && layer->step >= largest))
 			extra++;
 		last = pass + 1 == goal->passes + extra;
 		if (last)
@@ -467,8 +493,7 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 		if (f.move_columns)
 			move_columns(&f);
 		layer->step = hct_tcq_next_step(&secant, layer->step, ratio);
-		if (layer->step > MAX_GROWTH * step) /* the sample may lack what matters */
-			layer->step = (float)(MAX_GROWTH * step);
+		layer->step = fminf(layer->step, largest); /* the sample may lack what matters */
 	}
 	forecast->bits = f.counts.bits / (double)f.counts.elements;
 	forecast->error = f.counts.error / (double)f.counts.elements;
