@@ -6,13 +6,15 @@ usage() {
 	cat <<'TEXT'
 Usage: contrib/slurm/submit.sh [OPTION]... SRC OUT [-- MKHCT OPTION...]
 Compress the model folder SRC into the bundle OUT with a job array of Slurm.  Both are on a
-filesystem that all nodes share.  Submitted again with the same options, OUT is gone on with.
+filesystem that all nodes share.  Submitted again with the same options, OUT is gone on with;
+when it is finished already, nothing is submitted.
 
-  -n, --tasks N         tasks of the array (default: one for each model file, 16 at most)
+  -n, --tasks N         tasks of the array (default: one for each model file, 16 at most, or
+                        as many as OUT was begun with)
       --at-once N       tasks that run at the same time (default: all)
   -c, --cpus N          processors of each task (default: 4)
-  -m, --memory SIZE     memory of each task's mkhct, as 4G or 600M (default: 1G); the
-                        job asks for half a gigabyte more
+  -m, --memory SIZE     memory of each task's mkhct, as 4G or 600M (default: 1G; 256M or more);
+                        the job asks for half a gigabyte more
   -t, --time LIMIT      time limit of a task; one that meets it goes on in another
   -p, --partition NAME  partition of both jobs
   -l, --logs DIR        folder of the jobs' logs (default: this folder)
@@ -22,7 +24,7 @@ filesystem that all nodes share.  Submitted again with the same options, OUT is 
   -h, --help            print this help
 
 The environment variable MKHCT names the program, on this machine and on the nodes
-(default: mkhct in PATH).
+(default: mkhct in PATH).  Here it checks options and source, which takes seconds.
 TEXT
 }
 
@@ -86,18 +88,32 @@ if [ "$#" -gt 0 ]; then
 	[ "$1" = -- ] || fail "'$1' is one too many: SRC and OUT, then -- and options of mkhct"
 	shift
 fi
+# getopt_long takes a part of a long option's name, and letters in one word.  What might mean an
+# option that is not to be given is refused, even where it is the value of another one.
 for word; do
 	case $word in
-	--shards* | --finish* | -f | --force | --dry-run)
-		fail "$word: not for a bundle that several machines make" ;;
-	--restart) fail '--restart: a task would begin anew after every preemption; remove OUT instead' ;;
-	--memory*) fail "$word: give it before SRC, so that the job asks for as much" ;;
-	-j* | --jobs*) fail "$word: give --cpus before SRC" ;;
+	-- | -) fail "'$word' is one too many: after -- there are options of mkhct only" ;;
+	--*) ;;
+	-*j*) fail "$word: give --cpus before SRC" ;;
+	-*[fhV]*) fail "$word: not for a bundle that several machines make" ;;
+	*) continue ;;
 	esac
+	for name in restart memory jobs shards finish force dry-run help version; do
+		case --$name in
+		"${word%%=*}") ;;
+		"${word%%=*}"*) word="$word (--$name)" ;;
+		*) continue ;;
+		esac
+		case $name in
+		restart) fail "$word: a task would begin anew after every preemption; remove OUT instead" ;;
+		memory) fail "$word: give it before SRC, so that the job asks for as much" ;;
+		jobs) fail "$word: give --cpus before SRC" ;;
+		*) fail "$word: not for a bundle that several machines make" ;;
+		esac
+	done
 done
 
 mib=$(mebibytes "$memory") || fail "--memory: '$memory' is no size such as 4G or 600M"
-[ "$mib" -ge 64 ] || fail "--memory: '$memory' is too little (64M or more)"
 [ -d "$source" ] || fail "$source: no folder; a single file needs one machine: mkhct SRC OUT"
 parent=$(dirname -- "$out")
 [ -d "$parent" ] || fail "$parent: no folder; make it, or correct OUT"
@@ -113,13 +129,14 @@ case $source in
 '* | "$out"/*) fail "$source: lies in OUT, or has a line break in its name" ;;
 esac
 
-files=$(find -L "$source" -name '*.safetensors' -type f | wc -l)
-[ "$files" -gt 0 ] || fail "$source: has no .safetensors file"
-[ "$tasks" ] || tasks=$((files < 16 ? files : 16))
-if [ "$tasks" -gt "$files" ]; then
-	echo "submit: $files tasks and not $tasks: one model file is one machine's work" >&2
-	tasks=$files
+# The names of what the parts have saved, one a line.
+saved=$(find "$out/.hct" -maxdepth 1 -name 'checkpoint*.json' 2>/dev/null) || :
+if [ -e "$out/.hct/report.json" ] && [ ! "$saved" ]; then
+	echo "submit: $out is finished already; to make it anew, remove it first"
+	exit 0
 fi
+[ -d "$out/.hct" ] || [ ! -d "$out" ] || [ ! "$(ls -A -- "$out")" ] || fail "$out: has files that are no bundle's"
+[ ! -e "$out/.hct/checkpoint.json" ] || fail "$out: was begun by one machine; mkhct SRC OUT goes on with it"
 
 program=${MKHCT:-mkhct}
 MKHCT=$(command -v -- "$program") || fail "$program: not found; make install, or set MKHCT"
@@ -128,6 +145,59 @@ case $MKHCT in
 *) MKHCT=$PWD/$MKHCT ;;
 esac
 export MKHCT
+
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
+trap 'exit 130' HUP INT TERM
+
+# mkhct itself knows its options, and what excludes what.  There is no source here; code 2, for
+# the command line, comes before it notices that.
+code=0
+said=$("$MKHCT" --shards 1/1 -j "$cpus" --memory "$memory" "$@" --log /dev/null -- \
+	"$scratch/none" "$scratch/out" 2>&1 >/dev/null) || code=$?
+[ "$code" -ne 2 ] || fail "options: $said"
+
+# Prints how many model files of the source, a bundle or not, --include and --exclude leave.  A
+# part behind the last file checks the headers of all and lists all in its checkpoint; without
+# loss it measures nothing, whatever the options are.
+count_files() {
+	value=
+	for word; do # as they are now, whatever becomes of them
+		shift
+		if [ "$value" ]; then
+			set -- "$@" "$word"
+			value=
+			continue
+		fi
+		case $word in
+		--ex*=* | --in*=*) set -- "$@" "$word" ;;
+		--ex* | --in*) set -- "$@" "$word" && value=1 ;;
+		esac
+	done
+	"$MKHCT" -q --lossless --shards 65535/65535 "$@" -- "$source" "$scratch/out" >/dev/null || return
+	grep -o '"kind": *"model"' "$scratch/out/.hct/checkpoint-65535-of-65535.json" | wc -l
+}
+
+files=$(count_files "$@") || exit
+[ "$files" -gt 0 ] || fail "$source: has no model file that is not left out"
+rm -rf -- "$scratch"
+trap - EXIT HUP INT TERM
+
+begun=$(printf '%s\n' "$saved" | sed -n 's/.*-of-\([0-9]*\)\.json$/\1/p' | sort -u)
+case $begun in
+'') ;;
+0* | *[!0-9]*) fail "$out: was begun with different numbers of tasks; remove it" ;;
+*)
+	[ "${tasks:-$begun}" -eq "$begun" ] || fail "$out: was begun with $begun tasks; give --tasks $begun, or remove it"
+	tasks=$begun
+	;;
+esac
+[ "$tasks" ] || tasks=$((files < 16 ? files : 16))
+if [ "$tasks" -gt "$files" ] && [ ! "$begun" ]; then
+	echo "submit: $files tasks and not $tasks: one model file is one machine's work" >&2
+	tasks=$files
+fi
+
 [ "$dry" ] || command -v sbatch >/dev/null || fail 'sbatch: not found; this needs the commands of Slurm'
 [ -d "$logs" ] || fail "$logs: no folder for logs"
 logs=$(cd -- "$logs" && pwd -P)

@@ -4,8 +4,11 @@ The Jobs of Kubernetes are held against what its documentation asks of an indexe
 prints what it would submit.  test_slurm.py runs the latter.
 """
 
+import os
 import re
 import shlex
+import signal
+import subprocess
 
 import pytest
 from helpers import EXIT_USAGE, MKHCT, ROOT, make_safetensors, run
@@ -69,6 +72,7 @@ def test_a_wrong_command_line_is_not_tried_again_and_a_preemption_always_is(job)
             actions.update(dict.fromkeys(codes["values"], rule["action"]))
     assert actions[EXIT_USAGE] == "FailJob"
     assert 3 not in actions  # a system error is tried again on another machine
+    assert actions[130] == actions[143] == "Ignore"
     assert pod["terminationGracePeriodSeconds"] >= 60
 
 
@@ -177,7 +181,8 @@ def test_submit_has_no_more_tasks_than_model_files(source, tmp_path):
         (["-n", "0", "SRC", "OUT"], "'0' is no number"),
         (["-n", "1-3", "SRC", "OUT"], "'1-3' is no number"),
         (["-n"], "value is missing"),
-        (["-m", "10M", "SRC", "OUT"], "too little"),
+        (["-m", "255M", "SRC", "OUT"], "too little"),
+        (["-c", "1025", "SRC", "OUT"], "number of threads"),
         (["-m", "1.5G", "SRC", "OUT"], "no size"),
         (["-m", "lots", "SRC", "OUT"], "no size"),
         (["-s", "account", "SRC", "OUT"], "no option of sbatch"),
@@ -188,18 +193,100 @@ def test_submit_has_no_more_tasks_than_model_files(source, tmp_path):
         (["SRC", "OUT", "--", "-f"], "several machines"),
         (["SRC", "OUT", "--", "-j2"], "--cpus"),
         (["SRC", "OUT", "--", "--memory=2G"], "asks for as much"),
+        # What getopt_long takes for the same.
+        (["SRC", "OUT", "--", "--rest"], "(--restart)"),
+        (["SRC", "OUT", "--", "--mem", "4G"], "(--memory)"),
+        (["SRC", "OUT", "--", "--mem=4G"], "(--memory)"),
+        (["SRC", "OUT", "--", "--jo=2"], "(--jobs)"),
+        (["SRC", "OUT", "--", "--sh", "1/2"], "(--shards)"),
+        (["SRC", "OUT", "--", "--forc"], "(--force)"),
+        (["SRC", "OUT", "--", "--fin"], "(--finish)"),
+        (["SRC", "OUT", "--", "--dry"], "(--dry-run)"),
+        (["SRC", "OUT", "--", "-vf"], "several machines"),
+        (["SRC", "OUT", "--", "-qj4"], "--cpus"),
+        # They would do nothing and end with 0.
+        (["SRC", "OUT", "--", "--help"], "several machines"),
+        (["SRC", "OUT", "--", "-V"], "several machines"),
+        # What mkhct judges.
+        (["SRC", "OUT", "--", "--retention", "7"], "'7' is no retention"),
+        (["SRC", "OUT", "--", "--size=1G", "--lossless"], "exclude each other"),
+        (["SRC", "OUT", "--", "--nosuch"], "no such option"),
+        (["SRC", "OUT", "--", "--keep"], "too many"),
+        (["SRC", "OUT", "--", "EMPTY"], "too many"),
+        (["SRC", "OUT", "--", "--", "EMPTY"], "too many"),
+        (["SRC", "OUT", "--", "--exclude", "nosuch"], "nosuch: matches no file"),
         (["nowhere", "OUT"], "no folder"),
         (["SRC", "nowhere/OUT"], "no folder"),
         (["SRC", "SRC/OUT"], "lies in the source"),
-        (["EMPTY", "OUT"], "no .safetensors file"),
+        (["SRC", "MIXED"], "has files"),
         (["-l", "nowhere", "SRC", "OUT"], "no folder for logs"),
     ],
 )
 def test_submit_refuses(source, tmp_path, words, said):
-    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "MIXED").mkdir()
+    (tmp_path / "MIXED" / "file").touch()
     words = [word.replace("SRC", source.name) for word in words]
     done = submit(*words, expect=EXIT_USAGE, cwd=tmp_path)
     assert said in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_submit_counts_the_model_files_that_mkhct_takes(source, tmp_path):
+    out = tmp_path / "out"
+    for words in (["--exclude", "m0.*"], ["--exc=m0.*", "--keep", "a"], ["--lossless", "--incl", "*[12].safetensors"]):
+        assert "--array=1-2 " in submit(source, out, "--", *words).stdout
+    for words in (["--bpw", "4"], ["--keep", "a=b", "--tensor==x=.9", "--log", tmp_path / "log"], ["-vv"]):
+        assert "--array=1-3 " in submit(source, out, "--", *words).stdout
+    assert not (tmp_path / "log").exists() and not out.exists()
+    run(MKHCT, "--lossless", source, tmp_path / "bundle")
+    assert "--array=1-3 " in submit(tmp_path / "bundle", out, "--", "--lossless").stdout
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no .safetensors file" in submit(empty, out, expect=1).stderr
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """A folder for PATH whose sbatch notes its words, and whose queue is empty."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", f'echo "$*" >>"{tmp_path}/submitted"\necho 7\n'), ("squeue", "")):
+        (folder / name).write_text(f"#!/bin/sh\n{text}")
+        (folder / name).chmod(0o755)
+    return {"MKHCT": str(MKHCT), "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_submit_goes_on_with_what_is_begun_and_leaves_what_is_finished(source, tmp_path, fake):
+    out, submitted = tmp_path / "out", tmp_path / "submitted"
+    words = (SUBMIT, "-l", tmp_path, source, out, "--", "--lossless")
+    run(*words, env=fake)
+    array, finish = submitted.read_text().splitlines()
+    assert "--array=1-3 " in array and "--dependency=afterok:7 " in finish
+
+    run(MKHCT, "--shards", "1/2", "--lossless", source, out)
+    run(*words, env=fake)
+    array, finish = submitted.read_text().splitlines()[2:]
+    assert "--array=1-2 " in array
+    refused = run(SUBMIT, "-l", tmp_path, "-n", "3", source, out, env=fake, expect=EXIT_USAGE)
+    assert "begun with 2 tasks" in refused.stderr
+
+    run(MKHCT, "--shards", "2/2", "--lossless", source, out)
+    run(*words, env=fake)  # it may be the finishing that is left
+    assert len(submitted.read_text().splitlines()) == 6
+    run(MKHCT, "--finish", out)
+    done = run(*words, env=fake)
+    assert "is finished already" in done.stdout
+    assert len(submitted.read_text().splitlines()) == 6
+    (out / ".hct" / "checkpoint-2-of-2.json").touch()  # published, but not to the end
+    run(*words, env=fake)
+    assert len(submitted.read_text().splitlines()) == 8
+
+
+def test_submit_leaves_what_one_machine_began(source, tmp_path, fake):
+    out = tmp_path / "out" / ".hct"
+    out.mkdir(parents=True)
+    (out / "checkpoint.json").touch()
+    done = run(SUBMIT, "-l", tmp_path, source, out.parent, env=fake, expect=EXIT_USAGE)
+    assert "begun by one machine" in done.stderr and not (tmp_path / "submitted").exists()
 
 
 @pytest.mark.parametrize(
@@ -222,15 +309,53 @@ def test_the_job_refuses(words, env, said):
     assert said in done.stderr
 
 
-@pytest.mark.parametrize("code, wanted", [(0, 0), (2, 2), (3, 3), (130, 130), (127, 127)])
-def test_the_job_ends_with_the_code_of_mkhct(tmp_path, code, wanted):
-    """Without a Slurm that says that the job runs nothing is requeued."""
-    mkhct = tmp_path / "mkhct"
-    mkhct.write_text(f'#!/bin/sh\nprintf "<%s>" "$@"\nexit {code}\n')
+def task(mkhct, text, **env):
+    """The environment of task 3 of 8, whose mkhct is a shell script."""
+    mkhct.write_text(f"#!/bin/sh\n{text}")
     mkhct.chmod(0o755)
-    env = {f"SLURM_ARRAY_TASK_{k}": v for k, v in zip(["ID", "MIN", "MAX", "COUNT"], "3188", strict=True)}
-    env |= {"MKHCT": str(mkhct), "SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "5"}
-    done = run("sh", ARRAY, "a b", "-c", "--keep", "x", env=env, expect=wanted)
-    assert "<-j><5><--shards><3/8><--keep><x><--><a b><-c>" in done.stdout
-    done = run("sh", ARRAY, "--finish", "-c", env=env, expect=wanted)
-    assert "<--finish><--><-c>" in done.stdout
+    slurm = {f"SLURM_ARRAY_TASK_{k}": v for k, v in zip(["ID", "MIN", "MAX", "COUNT"], "3188", strict=True)}
+    slurm |= {"MKHCT": str(mkhct), "SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "5", "MKHCT_PAUSE": "0"}
+    return slurm | env
+
+
+# Codes of mkhct(1); 137 is a death, such as by the out-of-memory killer.
+@pytest.mark.parametrize("code, runs", [(0, 1), (1, 1), (2, 1), (3, 4), (130, 1), (143, 1), (137, 4)])
+def test_the_job_ends_with_the_code_of_mkhct(tmp_path, code, runs):
+    """Without a Slurm that says that the job runs nothing is requeued."""
+    env = task(tmp_path / "mkhct", f'printf "<%s>" "$@"\nexit {code}\n')
+    done = run("sh", ARRAY, "a b", "-c", "--keep", "x", env=env, expect=code)
+    assert done.stdout.count("<-j><5><--shards><3/8><--keep><x><--><a b><-c>") == runs
+    done = run("sh", ARRAY, "--finish", "-c", env=env, expect=code)
+    assert done.stdout.count("<--finish><--><-c>") == runs
+
+
+@pytest.mark.parametrize("restarts", ["0", "9"])
+def test_the_job_counts_failures_and_not_preemptions(tmp_path, restarts):
+    fails = f'echo >>"{tmp_path}/runs"\n[ "$(wc -l <"{tmp_path}/runs")" -gt 2 ] || exit 3\n'
+    env = task(tmp_path / "mkhct", fails, SLURM_RESTART_COUNT=restarts, MKHCT_RETRIES="2")
+    done = run("sh", ARRAY, "a", "b", env=env)
+    assert "retry 2 of 2" in done.stdout
+    (tmp_path / "runs").unlink()
+    done = run("sh", ARRAY, "a", "b", env=env | {"MKHCT_RETRIES": "1"}, expect=3)
+    assert "exit code 3" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["MKHCT_RETRIES", "MKHCT_PAUSE"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "08", "99999"])
+def test_the_job_refuses_what_is_no_number(tmp_path, name, value):
+    env = task(tmp_path / "mkhct", "exit 0\n", **{name: value})
+    done = run("sh", ARRAY, "a", "b", env=env, expect=EXIT_USAGE)
+    assert f"{name}: '{value}'" in done.stderr
+
+
+def test_a_signal_ends_the_pause_between_two_tries(tmp_path):
+    env = task(tmp_path / "mkhct", "exit 3\n", MKHCT_PAUSE="60")
+    with subprocess.Popen(
+        ["sh", ARRAY, "a", "b"], env=os.environ | env, stdout=subprocess.PIPE, text=True
+    ) as job:
+        for line in job.stdout:
+            if "retry 1 of 3 in 60 s" in line:
+                break
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(10) == 3
+        assert "retry" not in job.stdout.read()

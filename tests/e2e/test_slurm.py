@@ -21,7 +21,7 @@ OPTIONS = ("--effort", "9", "--checkpoint-interval", "1")
 HOLD = """#!{python} -B
 import os, re, signal, sys, time
 words = " ".join(sys.argv[1:])
-part = re.search(r"--shards (\\d+)/(\\d+)", words)
+part = "SLURM_JOB_ID" in os.environ and re.search(r"--shards (\\d+)/(\\d+)", words)
 mark = part and f"{marks}/" + part[1]
 if part and not os.path.exists(mark + ".met"):
     open(mark + ".met", "w").close()
@@ -79,11 +79,12 @@ class Work:
         self.mkhct.write_text(HOLD.format(python=sys.executable, marks=folder, mkhct=str(MKHCT)))
         self.mkhct.chmod(0o755)
 
-    def submit(self, *options, mkhct=None, expect=0, words=OPTIONS):
+    def submit(self, *options, mkhct=None, expect=0, words=OPTIONS, env=None):
         command = ["timeout", "60", SUBMIT, "--cpus", "1", "--memory", "256M", "--logs", self.folder, *options]
+        env = {"MKHCT": str(mkhct or self.mkhct), "MKHCT_PAUSE": "1", **(env or {})}
         return self.cluster.run(
             *command, self.source, self.bundle, "--", *words,
-            env={"MKHCT": str(mkhct or self.mkhct)}, expect=expect, cwd=self.folder,
+            env=env, expect=expect, cwd=self.folder,
         )  # fmt: skip
 
     def logs(self):
@@ -106,6 +107,12 @@ class Work:
             lambda: self.cluster.jobs().get(job, ("", 0))[0] == wanted,
             f"job {job} is not {wanted}: {self.cluster.jobs()}\n{self.logs()}", timeout,
         )  # fmt: skip
+
+    def await_said(self, job, text):
+        log = self.folder / f"mkhct-{job}.log"
+        self.cluster.await_or_fail(
+            lambda: log.exists() and text in log.read_text(), f"no '{text}' of {job}\n{self.logs()}"
+        )
 
     def restarts(self, job):
         return self.cluster.jobs()[job][1]
@@ -160,18 +167,17 @@ def test_each_worker_is_ended_on_the_way_and_the_bundle_is_the_same(cluster, mod
     os.kill(pids[1], signal.SIGCONT)
     # A worker dies.
     os.kill(pids[2], signal.SIGKILL)
-    for part in (1, 2):
-        cluster.await_or_fail(
-            lambda job=f"{array}_{part}": work.restarts(job) >= 1,
-            f"part {part} is not begun again\n{work.logs()}",
-        )
+    cluster.await_or_fail(
+        lambda: work.restarts(f"{array}_1") >= 1, f"part 1 is not begun again\n{work.logs()}"
+    )
+    work.await_said(f"{array}_2", "retry 1 of 3")
     # Somebody more important takes the node.
     cluster.run("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
 
     work.await_state(finish, "COMPLETED")
     jobs = cluster.jobs()
     assert {jobs[f"{array}_{part}"][0] for part in (1, 2, 3)} == {"COMPLETED"}
-    assert all(work.restarts(f"{array}_{part}") >= 1 for part in (1, 2, 3)), jobs
+    assert all(work.restarts(f"{array}_{part}") >= 1 for part in (1, 3)), jobs
     # They went on with what they had saved, in the files that they had begun.
     for part in (1, 2, 3):
         assert "going on with" in (work.folder / f"mkhct-{array}_{part}.log").read_text()
@@ -202,11 +208,40 @@ def test_cancelled_jobs_stay_so_and_the_same_command_goes_on(cluster, model, wor
         assert (work.bundle / name).stat().st_ino == inode, name
     same_bundle(work.bundle, model[1])
 
+    submitted = cluster.jobs().keys()
+    assert "is finished already" in work.submit("--tasks", "2").stdout
+    assert cluster.jobs().keys() == submitted
+
+
+def test_preemptions_do_not_use_up_the_retries(cluster, model, work):
+    """Run 1 and 2 are taken from the node, 3 meets a system error, 4 does the part."""
+    fake = work.folder / "fails"
+    fake.write_text(
+        f"""#!/bin/sh
+[ "${{SLURM_ARRAY_TASK_ID:-}}" ] || exec {MKHCT} "$@"
+echo >>{work.folder}/runs
+case $(wc -l <{work.folder}/runs) in
+1 | 2) echo "run $(wc -l <{work.folder}/runs) waits" && exec sleep 60 ;;
+3) exit 3 ;;
+esac
+exec {MKHCT} "$@"
+"""
+    )
+    fake.chmod(0o755)
+    array = job_of(work.submit("--tasks", "1", mkhct=fake, env={"MKHCT_RETRIES": "1"}))
+    for count in (1, 2):
+        work.await_said(f"{array}_1", f"run {count} waits")
+        cluster.run("scontrol", "requeue", f"{array}_1")
+    work.await_state(str(int(array) + 1), "COMPLETED")
+    assert work.restarts(f"{array}_1") == 2
+    assert "exit code 3; retry 1 of 1" in work.logs()
+    same_bundle(work.bundle, model[1])
+
 
 def test_a_wrong_option_ends_everything_at_once(cluster, work):
-    done = work.submit("--tasks", "2", "--wait", mkhct=MKHCT, words=("--retention", "7"), expect=1)
+    done = work.submit("--tasks", "2", "--wait", mkhct=MKHCT, words=("--keep", "nosuch"), expect=1)
     assert "is not finished" in done.stderr
     array = job_of(done)
-    assert "retention" in (work.folder / f"mkhct-{array}_1.log").read_text()
+    assert "nosuch" in (work.folder / f"mkhct-{array}_1.log").read_text()
     for part in (1, 2):
         assert cluster.jobs()[f"{array}_{part}"] == ("FAILED", 0)
