@@ -67,8 +67,8 @@ endif
 
 # What only encodes, and may need FFTW and LAPACK: libhctenc.  The rest of codec/ is libhct.
 ENCODER_SRC := $(addprefix codec/, \
-                 appender.c census.c check.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
-                 dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c plan.c rank.c \
+                 appender.c census.c check.c check_chunk.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
+                 dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c plan.c rank.c repeats.c \
                  split_encode.c split_plan.c svd.c tcq_classes.c tcq_encode.c \
                  tcq_encode_avx512.c tcq_fit.c tcq_layers.c tcq_plan.c tcq_sample.c trial.c viterbi.c \
                  viterbi_avx2.c viterbi_avx512.c widen.c)

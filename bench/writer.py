@@ -3,11 +3,15 @@
     python writer.py BUILD FILE.safetensors WORK [--json FILE] [--quick]
 
 BUILD holds mkhct.  FILE is repeated to about a gigabyte of shards under WORK (200 MB with --quick),
-which are compressed with -j1 and -j2, without loss and at the default error; the best of three runs
+once as it is, and once with its matrices of one shape stacked, STACK times each, to large ones.
+Both are compressed with -j1 and -j2, without loss and at the default error; the best of three runs
 counts, since a machine is never quiet.  Of each: wall-clock seconds of the whole run, which reads,
 plans, codes, hashes, writes and syncs, MB of source and millions of weights a second, CPU seconds,
 and the most resident memory, mapped pages of the source included.  Then efforts 1 to 9 on some of
 the shards: time against size.  BARS are those of the project for one core, and for two against one.
+Then how well the bar foretells the time that is left (timeleft.py), on LONGER times as many shards.
+Last, the most resident memory for a sparse shard of 8 GiB (1 GiB with --quick) that is mostly one
+tensor (shard.py), against --memory, which bounds it.
 """
 
 import argparse
@@ -18,8 +22,13 @@ import shutil
 import sys
 import time
 
+import shard
+import timeleft
+
 BARS = {"lossless": 400, "lossy": 60}  # MB of source, and millions of weights, a second
 SPEED_UP = 1.8
+STACK = 1
+LONGER = 6
 MODES = {"lossless": ["--lossless"], "lossy": []}
 
 
@@ -67,11 +76,41 @@ def compress(build, source, out, options, rounds):
 def shards(file, work, total):
     """Repeats the file; the folder."""
     folder = f"{work}/src"
+    shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     count = max(2, round(total / os.path.getsize(file)))
     for i in range(count):
         shutil.copyfile(file, f"{folder}/model-{i + 1:05}-of-{count:05}.safetensors")
     return folder
+
+
+def stack(file, path):
+    """Writes the tensors of a file again: those of one dtype and shape as one, STACK times over."""
+    with open(file, "rb") as f:
+        start = 8 + int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(start - 8))
+        header.pop("__metadata__", None)
+        alike = {}
+        for tensor in header.values():
+            if tensor["shape"]:
+                alike.setdefault((tensor["dtype"], *tensor["shape"]), []).append(tensor)
+        out, at = {}, 0
+        for (dtype, *shape), tensors in alike.items():
+            size = STACK * sum(t["data_offsets"][1] - t["data_offsets"][0] for t in tensors)
+            rows = STACK * len(tensors) * shape[0]
+            out[f"stack.{len(out)}.weight"] = {"dtype": dtype, "shape": [rows, *shape[1:]],
+                                               "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(out).encode()
+        text += b" " * (-len(text) % 8)
+        with open(path, "wb") as to:
+            to.write(len(text).to_bytes(8, "little") + text)
+            for tensors in alike.values():
+                for _ in range(STACK):
+                    for tensor in tensors:
+                        begin, end = tensor["data_offsets"]
+                        f.seek(start + begin)
+                        to.write(f.read(end - begin))
 
 
 def verdict(value, bar):
@@ -114,6 +153,45 @@ def efforts(build, source, out, wanted):
     return rows
 
 
+def times_left(build, source, work, out):
+    """What the bar foretells, in runs of about a minute on one core."""
+    longer, rows = f"{work}/longer", []
+    os.makedirs(longer)
+    for name in os.listdir(source):
+        for i in range(LONGER):
+            os.link(f"{source}/{name}", f"{longer}/{i}-{name}")
+    print("  time left")
+    for mode, options in MODES.items():
+        for jobs in (1, 2):
+            shutil.rmtree(out, ignore_errors=True)
+            command = [f"{build}/mkhct", f"-j{jobs}", *options, longer, out]
+            found = timeleft.judge(*timeleft.record(command))
+            rows.append({"mode": mode, "jobs": jobs, "time_left": found})
+            print(f"  {mode:8} {jobs:3} {timeleft.line_of(found)}", flush=True)
+    shutil.rmtree(out)
+    shutil.rmtree(longer)
+    return rows
+
+
+def memories(build, work, size):
+    """The most resident memory for a large sparse shard, against what it may be."""
+    source, out = f"{work}/sparse", f"{work}/out"
+    os.makedirs(source)
+    shard.make(f"{source}/model.safetensors", size)
+    tensor = next(iter(shard.matrices(size)))[1]
+    print(f"  a shard of {size / 2**30:g} GiB with a tensor of "
+          f"{2 * math.prod(tensor) / 2**30:.2g} GiB\n"
+          "  mode      -j --memory      s   MiB", flush=True)
+    rows = []
+    for mode, options in MODES.items():
+        for jobs, bound in ((2, 1024), (2, 256), (8, 256)):
+            row = compress(build, source, out, [*options, f"-j{jobs}", "--memory", f"{bound}M"], 1)
+            rows.append({"mode": mode, "jobs": jobs, "bound_mib": bound, "sparse": True, **row})
+            print(f"  {mode:8} {jobs:3} {bound:7}M {row['seconds']:7.1f} {row['memory_mib']:5.0f}   "
+                  f"{verdict(row['memory_mib'], bound)}", flush=True)
+    return rows
+
+
 def main():
     """See above."""
     parser = argparse.ArgumentParser()
@@ -127,6 +205,8 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     try:
         source = shards(args.file, work, 2e8 if args.quick else 1e9)
+        large = f"{work}/stacked.safetensors"
+        stack(args.file, large)
         some = f"{work}/some"
         os.makedirs(some)
         for name in sorted(os.listdir(source))[:2]:
@@ -134,8 +214,14 @@ def main():
         print(f"writer: {len(os.listdir(source))} shards of {os.path.basename(args.file)}, "
               f"{os.cpu_count()} CPUs")
         rows = speeds(args.build, source, out, 1 if args.quick else 3)
+        source = shards(large, work, 2e8 if args.quick else 1e9)
+        print(f"  the same, stacked to {len(os.listdir(source))} shards of large matrices")
+        rows += speeds(args.build, source, out, 1 if args.quick else 3)
         rows += efforts(args.build, some, out, (1, 5, 9) if args.quick else range(1, 10))
-    except (Failed, OSError) as e:
+        if not args.quick:
+            rows += times_left(args.build, source, work, out)
+        rows += memories(args.build, work, 1 << 30 if args.quick else 8 << 30)
+    except (Failed, timeleft.Failed, OSError) as e:
         print(f"writer: {e}", file=sys.stderr)
         return 1
     finally:

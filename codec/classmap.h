@@ -29,4 +29,9 @@ static inline size_t hct_class_map_bytes(unsigned class_count, unsigned run_log2
 int hct_class_map_unpack(const uint8_t *bits, unsigned class_count, unsigned run_log2,
 			 size_t groups, uint8_t *map);
 
+/* The other way, of classes that there are; returns the end of what it wrote, which is
+ * hct_class_map_bytes() long. */
+uint8_t *hct_class_map_pack(const uint8_t *map, unsigned class_count, unsigned run_log2,
+			    size_t groups, uint8_t *out);
+
 #endif

@@ -18,6 +18,8 @@
 #define ENCODER_BYTES ((size_t)64 << 20)
 /* Buffers up to that are kept. */
 #define BUFFER_BYTES (4u << 20)
+/* No lossy codec takes less of a chunk: the start states of a segment's lanes. */
+#define LEAST_BYTES 128u
 
 hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 {
@@ -122,17 +124,17 @@ size_t hct_zstd_encode(struct hct_encoder *e, const uint8_t *src, size_t n, unsi
 	return ZSTD_isError(length) || length + 1 >= limit ? 0 : length + 1;
 }
 
-/* Codes a chunk without loss. */
+/* Codes a chunk without loss; stride: of the zstd codec. */
 static hct_error encode_lossless(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
-				 size_t length, struct hct_encoded *out)
+				 size_t length, unsigned stride, struct hct_encoded *out)
 {
 	size_t coded = 0;
 
 	out->codec = p->codec;
 	if (p->codec == HCT_CODEC_ZSTD || hct_plan_is_lossy(p)) {
 		out->codec = HCT_CODEC_ZSTD;
-		coded = hct_zstd_encode(e, data, length, length % p->stride ? 1 : p->stride,
-					p->level, length);
+		coded = hct_zstd_encode(e, data, length, length % stride ? 1 : stride, p->level,
+					length);
 	}
 	if (p->codec == HCT_CODEC_SPLIT) {
 		size_t unit = hct_layout_find(p->tensor->dtype)->unit;
@@ -168,17 +170,43 @@ static hct_error encode_lossy(hct_encoder *e, const hct_plan *p, const void *dat
 	return hct_tcq_encode(e, p->tcq, data, n, first, out);
 }
 
+/* The same; for a mixed plan HCT_ERR_LIMIT, too, when zstd with *stride, which it sets, is no
+ * larger. */
+static hct_error encode_smaller(hct_encoder *e, const hct_plan *p, const void *data, size_t length,
+				uint64_t first, unsigned *stride, struct hct_encoded *out)
+{
+	size_t unit = hct_dtype_unit(p->tensor->dtype), least = SIZE_MAX;
+	hct_error err;
+
+	for (unsigned i = 0; p->mixed && i < (unit > 1 ? 2 : 1); i++) {
+		unsigned s = i ? (unsigned)unit : 1;
+		size_t n = hct_zstd_encode(e, data, length, s, p->level,
+					   least < length ? least : length);
+
+		if (n) {
+			least = n;
+			*stride = s;
+		}
+	}
+	if (least <= LEAST_BYTES)
+		return HCT_ERR_LIMIT;
+	err = encode_lossy(e, p, data, length / unit, first, out);
+	return !err && out->layers[0].length >= least ? HCT_ERR_LIMIT : err;
+}
+
 hct_error hct_encode_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const void *data,
 			   struct hct_encoded *out, struct hct_diag *diag)
 {
 	size_t length = hct_plan_chunk_length(p, n), unit = hct_dtype_unit(p->tensor->dtype);
+	unsigned stride = p->stride;
 	hct_error err = HCT_ERR_LIMIT;
 
 	memset(out, 0, sizeof *out);
 	if (hct_plan_is_lossy(p))
-		err = encode_lossy(e, p, data, length / unit, n * p->chunk_bytes / unit, out);
+		err = encode_smaller(e, p, data, length, n * p->chunk_bytes / unit, &stride, out);
 	if (err == HCT_ERR_LIMIT) {
-		err = encode_lossless(e, p, n, data, length, out);
+		memset(out, 0, sizeof *out);
+		err = encode_lossless(e, p, n, data, length, stride, out);
 		if (!err && hct_plan_is_lossy(p)) {
 			struct hct_distance d = {0};
 

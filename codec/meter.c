@@ -1,5 +1,6 @@
 #include "meter.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,9 +14,12 @@
 
 #define SOUND_AFTER      2.0 /* seconds of work */
 #define SOUND_SHARE      .2  /* of what is left may be of kinds that were only guessed */
+#define SOUND_SECONDS    1.0 /* or so many */
 #define MEASURED_SHARE   .01 /* of a kind, when done, or */
-#define MEASURED_SECONDS 1.0 /* of threads, tell its cost */
-#define MEMORY           20. /* seconds, at least, over which the pace is a mean */
+#define MEASURED_SECONDS 1.0 /* of the clock, tell its price */
+#define TURN             1.0 /* seconds of the clock that are shared out at a time, at least, and */
+#define TURN_SHARE       .01 /* of all so far: work is noted when it is done, which may be late */
+#define MEMORY           20. /* seconds of a kind, at least, over which its price is a mean */
 
 #define BAR 10
 
@@ -37,15 +41,20 @@ void hct_meter_start(struct hct_meter *m, uint64_t total)
 	m->rate = 0;
 	m->last_time = m->start;
 	m->last_done = 0;
+	m->steps = NULL;
 	m->kinds = 0;
 	memset(m->kind, 0, sizeof(m->kind));
 	m->look = m->start;
-	m->watched = 0;
 }
 
 void hct_meter_add(struct hct_meter *m, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&m->done, bytes, memory_order_relaxed);
+}
+
+void hct_meter_count(struct hct_meter *m, const char *steps)
+{
+	m->steps = steps;
 }
 
 void hct_meter_skip(struct hct_meter *m, uint64_t bytes)
@@ -58,11 +67,17 @@ void hct_meter_expect(struct hct_meter *m, unsigned kind, double amount, double 
 {
 	struct hct_meter_kind *k = &m->kind[kind];
 
-	if (m->kinds <= kind)
-		m->kinds = kind + 1;
+	for (; m->kinds <= kind; m->kinds++)
+		m->kind[m->kinds].like = -1;
 	k->total = fmax(k->total + amount, 0);
 	k->cost = cost;
 	k->serial = serial;
+}
+
+void hct_meter_liken(struct hct_meter *m, unsigned kind, unsigned other)
+{
+	hct_meter_expect(m, kind, 0, m->kind[kind].cost, m->kind[kind].serial);
+	m->kind[kind].like = (int)other;
 }
 
 void hct_meter_work(struct hct_meter *m, unsigned kind, uint64_t amount, double seconds)
@@ -77,96 +92,114 @@ void hct_meter_work(struct hct_meter *m, unsigned kind, uint64_t amount, double 
 
 /* Kinds of work --------------------------------------------------------------------- */
 
-/* One look at a kind. */
+/* Seconds of the clock that are left of a kind, and how they are known. */
 struct look {
-	double done, seconds;
-	double cost; /* of one, measured or guessed */
-	double left; /* seconds of a thread */
-	int known;   /* measured */
+	double left;
+	enum { GUESSED, LIKENED, MEASURED } known;
 };
 
-static int is_known(const struct hct_meter_kind *k, const struct look *l)
+static double done_of(struct hct_meter_kind *k)
 {
-	return l->seconds > 0 && l->done > 0 &&
-	       (l->done >= MEASURED_SHARE * k->total || l->seconds >= MEASURED_SECONDS);
+	return (double)atomic_load_explicit(&k->done, memory_order_acquire);
 }
 
-/* Kinds that nobody has measured cost what was guessed, times what measured ones turned out to
- * cost against theirs. */
-static void look_at_kinds(struct hct_meter *m, struct look looks[HCT_METER_KINDS])
+static double seconds_of(struct hct_meter_kind *k)
 {
-	double guessed = 0, measured = 0;
-
-	for (unsigned i = 0; i < m->kinds; i++) {
-		struct hct_meter_kind *k = &m->kind[i];
-		struct look *l = &looks[i];
-
-		l->done = (double)atomic_load_explicit(&k->done, memory_order_acquire);
-		l->seconds = (double)atomic_load_explicit(&k->elapsed, memory_order_relaxed) * 1e-9;
-		l->known = is_known(k, l);
-		if (l->known) {
-			guessed += k->cost * l->done;
-			measured += l->seconds;
-		}
-	}
-	for (unsigned i = 0; i < m->kinds; i++) {
-		struct hct_meter_kind *k = &m->kind[i];
-		struct look *l = &looks[i];
-
-		l->cost = l->known      ? l->seconds / l->done
-			  : guessed > 0 ? k->cost * measured / guessed
-					: k->cost;
-		l->left = fmax(k->total - l->done, 0) * l->cost;
-	}
+	return (double)atomic_load_explicit(&k->elapsed, memory_order_relaxed) * 1e-9;
 }
 
-/* Brings up to date what was done lately of each kind, and in how many seconds of the clock,
- * without those in which serial work went on. */
-static void keep_pace(struct hct_meter *m, const struct look looks[HCT_METER_KINDS])
+/* What a kind has got of the clock since it was last shared out. */
+static void charge(struct hct_meter_kind *k, double done, double clock, double memory)
 {
-	double now = hct_meter_now();
-	double step = now - m->look, serial = 0, fade;
+	double fade = exp(-clock / memory);
 
-	if (step <= 0)
+	k->lately = k->lately * fade + (done - k->seen);
+	k->price = k->price * fade + clock;
+	k->seen = done;
+}
+
+/* Shares out the clock since the last time.  Serial work has its own seconds; the others get what
+ * is left in proportion to the seconds of threads.  Where nothing was noted the clock waits for
+ * what will be. */
+static void share_out(struct hct_meter *m, double now)
+{
+	double step = now - m->look, threads = 0, serial = 0, seconds[HCT_METER_KINDS];
+	double memory = fmax(MEMORY, (now - m->start) / 2);
+
+	if (step < fmax(TURN, TURN_SHARE * (now - m->start)))
 		return;
-	fade = exp(-step / fmax(MEMORY, (now - m->start) / 2));
 	for (unsigned i = 0; i < m->kinds; i++) {
 		struct hct_meter_kind *k = &m->kind[i];
 
-		if (k->serial)
-			serial += looks[i].seconds - k->seen_seconds;
-		k->lately = k->lately * fade + (looks[i].done - k->seen);
-		k->seen = looks[i].done;
-		k->seen_seconds = looks[i].seconds;
+		seconds[i] = fmax(seconds_of(k) - k->seen_seconds, 0);
+		*(k->serial ? &serial : &threads) += seconds[i];
 	}
-	m->watched = fmax(m->watched * fade + step - serial, 0);
+	if (!(threads + serial > 0))
+		return;
+	step = fmax(step - serial, 0);
+	for (unsigned i = 0; i < m->kinds; i++) {
+		struct hct_meter_kind *k = &m->kind[i];
+
+		if (!(seconds[i] > 0) && !(done_of(k) > k->seen))
+			continue;
+		k->seen_seconds += seconds[i];
+		charge(k, done_of(k),
+		       k->serial ? seconds[i] : step * seconds[i] / fmax(threads, 1e-9), memory);
+	}
 	m->look = now;
 }
 
-/* By the costs as they are known now: a pace that mixed them with earlier guesses would be wrong
- * for minutes. */
+static int is_measured(const struct hct_meter_kind *k)
+{
+	return k->lately > 0 && k->price > 0 &&
+	       (k->lately >= MEASURED_SHARE * k->total || k->price >= MEASURED_SECONDS);
+}
+
+/* A kind that nobody has measured costs what was guessed, times what the one that it is like
+ * turned out to cost against its guess, or all that were measured. */
+static void look_at_kinds(struct hct_meter *m, struct look looks[HCT_METER_KINDS])
+{
+	double guessed = 0, measured = 0, cost;
+
+	for (unsigned i = 0; i < m->kinds; i++) {
+		if (is_measured(&m->kind[i])) {
+			guessed += m->kind[i].cost * m->kind[i].lately;
+			measured += m->kind[i].price;
+		}
+	}
+	for (unsigned i = 0; i < m->kinds; i++) {
+		struct hct_meter_kind *k = &m->kind[i];
+		const struct hct_meter_kind *other = k->like >= 0 ? &m->kind[k->like] : NULL;
+		struct look *l = &looks[i];
+
+		if (is_measured(k)) {
+			cost = k->price / k->lately;
+			l->known = MEASURED;
+		} else if (other && is_measured(other) && other->cost > 0) {
+			cost = k->cost * other->price / (other->cost * other->lately);
+			l->known = LIKENED;
+		} else {
+			cost = guessed > 0 ? k->cost * measured / guessed : k->cost;
+			l->known = GUESSED;
+		}
+		l->left = fmax(k->total - done_of(k), 0) * cost;
+	}
+}
+
 static double left_of_kinds(struct hct_meter *m)
 {
 	struct look looks[HCT_METER_KINDS];
-	double serial = 0, parallel = 0, guessed = 0, worked = 0, pace;
+	double left = 0, guessed = 0, now = hct_meter_now();
 
+	share_out(m, now);
 	look_at_kinds(m, looks);
-	keep_pace(m, looks);
 	for (unsigned i = 0; i < m->kinds; i++) {
-		if (m->kind[i].serial) {
-			serial += looks[i].left;
-		} else {
-			parallel += looks[i].left;
-			worked += m->kind[i].lately * looks[i].cost;
-		}
-		if (!looks[i].known)
-			guessed += looks[i].left;
+		left += looks[i].left;
+		guessed += looks[i].known == GUESSED ? looks[i].left : 0;
 	}
-	pace = m->watched > 0 ? worked / m->watched : 0;
-	if (m->look - m->start < SOUND_AFTER || guessed > SOUND_SHARE * (serial + parallel) ||
-	    (parallel > 0 && !(pace > 0)))
+	if (now - m->start < SOUND_AFTER || guessed > fmax(SOUND_SHARE * left, SOUND_SECONDS))
 		return -1;
-	return serial + (parallel > 0 ? parallel / pace : 0);
+	return left;
 }
 
 /* Bytes ----------------------------------------------------------------------------- */
@@ -314,33 +347,58 @@ static unsigned fit(const struct field fields[FIELDS], unsigned width, char *buf
 	return 0;
 }
 
+static void fields_of_bytes(const struct hct_meter *m, uint64_t shown, double part, const char *eta,
+			    struct field fields[FIELDS])
+{
+	char share[2 * HCT_UNITS_MAX], rate[HCT_UNITS_MAX];
+	double fastest = 0x1p63; /* for the cast of a rate over too short a time */
+	size_t size = sizeof(fields->text);
+
+	format_share(shown, m->total, share, sizeof(share));
+	hct_units_size((uint64_t)fmin(m->rate, fastest), rate);
+	fields[1].rank = 4;
+	snprintf(fields[1].text, size, "%3d%%", (int)(part * 100));
+	fields[2].rank = 2;
+	snprintf(fields[2].text, size, " %s", share);
+	fields[3].rank = 1;
+	snprintf(fields[3].text, size, "  %s/s", rate);
+	fields[4].rank = 3;
+	snprintf(fields[4].text, size, "  ETA %s", eta);
+}
+
+static void fields_of_steps(const struct hct_meter *m, uint64_t shown, const char *eta,
+			    struct field fields[FIELDS])
+{
+	size_t size = sizeof(fields->text);
+
+	fields[1].rank = 4;
+	snprintf(fields[1].text, size, "%.40s %" PRIu64 "/%" PRIu64, m->steps, shown, m->total);
+	fields[2].rank = 3;
+	if (m->kinds)
+		snprintf(fields[2].text, size, "  ETA %s", eta);
+}
+
 void hct_meter_line(struct hct_meter *m, const char *what, unsigned width, char *buf, size_t size)
 {
 	uint64_t done = atomic_load_explicit(&m->done, memory_order_relaxed);
-	char share[2 * HCT_UNITS_MAX], rate[HCT_UNITS_MAX], eta[HCT_UNITS_MAX];
-	char bar[BAR + 1];
-	double fastest = 0x1p63; /* for the cast of a rate over too short a time */
+	struct field fields[FIELDS] = {{.rank = 0}};
+	char eta[HCT_UNITS_MAX], bar[BAR + 1];
 
 	if (size == 0)
 		return;
 	update_rate(m, done);
 	uint64_t shown = done < m->total ? done : m->total;
 	double part = m->total ? (double)shown / (double)m->total : 1;
-	double left = left_at_rate(m, done);
 
 	memset(bar, '-', BAR);
 	memset(bar, '#', (size_t)(part * BAR));
 	bar[BAR] = '\0';
-	format_share(shown, m->total, share, sizeof(share));
-	format_eta(left, eta);
-	hct_units_size((uint64_t)fmin(m->rate, fastest), rate);
-	struct field fields[FIELDS] = {
-		{.rank = 0}, {.rank = 4}, {.rank = 2}, {.rank = 1}, {.rank = 3}};
 	snprintf(fields[0].text, sizeof(fields->text), "[%s] ", bar);
-	snprintf(fields[1].text, sizeof(fields->text), "%3d%%", (int)(part * 100));
-	snprintf(fields[2].text, sizeof(fields->text), " %s", share);
-	snprintf(fields[3].text, sizeof(fields->text), "  %s/s", rate);
-	snprintf(fields[4].text, sizeof(fields->text), "  ETA %s", eta);
+	format_eta(left_at_rate(m, done), eta);
+	if (m->steps)
+		fields_of_steps(m, shown, eta, fields);
+	else
+		fields_of_bytes(m, shown, part, eta, fields);
 	unsigned used = fit(fields, width, buf, size);
 	if (used > 0 && used + 2 < width && used + 3 < size) {
 		memcpy(buf + used, "  ", 2);

@@ -7,6 +7,7 @@
 #include "coef_plan.h"
 #include "encoder.h"
 #include "lowrank_plan.h"
+#include "repeats.h"
 #include "split.h"
 #include "tcq_plan.h"
 #include "trial.h"
@@ -16,6 +17,8 @@
 #define DEFAULT_EFFORT 5
 /* Lossy tensors of up to that many elements are compared with lossless coding. */
 #define SMALL_ELEMENTS 65536u
+/* Of tensors in which values repeat: chunks that both are tried on, all of most. */
+#define WEIGHED_CHUNKS 32u
 /* Bits of an element that a layer more may cost. */
 #define LAYER_COST 0.15
 
@@ -152,7 +155,71 @@ static void drop_lossy(hct_plan *p)
 	p->params = NULL;
 	p->params_length = 0;
 	p->layers = 1;
+	p->mixed = 0;
 	p->bits = p->error = 0;
+}
+
+static int values_repeat(hct_encoder *e, const hct_plan *p, const uint8_t *data)
+{
+	return hct_plan_is_lossy(p) && hct_repeats_found(e, p->tensor, data, p->bits);
+}
+
+/* What chunks take. */
+struct weight {
+	double bytes, elements, energy, error;
+};
+
+static hct_error weigh_chunk(hct_encoder *e, const hct_plan *p, uint64_t n, const uint8_t *data,
+			     struct weight *w)
+{
+	struct hct_encoded out;
+	hct_error err = hct_encode_chunk(e, p, n, data + n * hct_plan_chunk_bytes(p), &out, NULL);
+
+	for (unsigned l = 0; !err && l < out.layer_count; l++)
+		w->bytes += out.layers[l].length;
+	w->elements += hct_plan_chunk_length(p, n) / (double)hct_dtype_unit(p->tensor->dtype);
+	w->energy += out.energy;
+	w->error += out.error;
+	return err;
+}
+
+/* Lets every chunk be zstd where that is smaller, and drops the lossy plan when a lossless one,
+ * which may have tables, takes less still: by coding chunks with both, since a trial in a few
+ * places says nothing of values that lie here and there. */
+static hct_error weigh_lossless(hct_encoder *e, hct_plan *p, const uint8_t *data)
+{
+	hct_plan rival = {.tensor = p->tensor, .bytes = p->bytes, .level = p->level, .stride = 1};
+	hct_error err = plan_lossless(e, &rival, data) ? HCT_OK : HCT_ERR_NOMEM;
+	uint64_t chunks = (p->bytes + p->chunk_bytes - 1) / p->chunk_bytes;
+	uint64_t taken = chunks < WEIGHED_CHUNKS ? chunks : WEIGHED_CHUNKS;
+	struct weight mixed = {0}, exact = {0};
+	double tables, all;
+
+	p->mixed = 1;
+	rival.chunk_bytes = p->chunk_bytes;
+	for (uint64_t i = 0; i < taken && !err; i++) {
+		uint64_t n = i * chunks / taken;
+
+		err = weigh_chunk(e, p, n, data, &mixed);
+		if (!err)
+			err = weigh_chunk(e, &rival, n, data, &exact);
+		if (!err && hct_encoder_watched(e, (n + 1) * p->chunk_bytes))
+			err = HCT_ERR_INTERRUPTED;
+	}
+	tables = HCT_TABLE_SHARE * p->params_length;
+	all = exact.bytes + HCT_TABLE_SHARE * rival.params_length;
+	hct_split_plan_free(rival.split);
+	free(rival.params);
+	if (err)
+		return err;
+	if (taken == chunks ? all <= mixed.bytes + tables : all < mixed.bytes) {
+		drop_lossy(p);
+		p->why = "lossless is no larger";
+		return HCT_OK;
+	}
+	p->bits = 8 * (mixed.bytes / mixed.elements + tables / (double)elements_of(p));
+	p->error = mixed.energy > 0 ? mixed.error / mixed.energy : 0;
+	return HCT_OK;
 }
 
 /* Drops a lossy plan of a small tensor when lossless coding takes no more. */
@@ -181,7 +248,8 @@ static hct_error plan_quantiser(hct_encoder *e, hct_plan *p, const uint8_t *data
 }
 
 /* The same with as many layers as are wanted, or fewer where they cannot be made or cost much more
- * than one: what low-rank factors hold, or a few giants, has no use for refinements. */
+ * than one: what low-rank factors hold, or a few giants, has no use for refinements; nor have
+ * values that repeat, which zstd codes, in one layer. */
 static hct_error plan_layers(hct_encoder *e, hct_plan *p, const uint8_t *data,
 			     const struct hct_goal *goal)
 {
@@ -191,8 +259,10 @@ static hct_error plan_layers(hct_encoder *e, hct_plan *p, const uint8_t *data,
 
 	g.layers = 1;
 	err = plan_quantiser(e, &single, data, &g);
-	for (g.layers = goal->layers; !err && hct_plan_is_lossy(&single) && g.layers > 1;
-	     g.layers--) {
+	g.layers = goal->layers;
+	if (!err && g.layers > 1 && values_repeat(e, &single, data))
+		g.layers = 1;
+	for (; !err && hct_plan_is_lossy(&single) && g.layers > 1; g.layers--) {
 		err = plan_quantiser(e, p, data, &g);
 		if (!err && hct_plan_is_lossy(p) &&
 		    p->bits <= single.bits + LAYER_COST * (double)(g.layers - 1)) {
@@ -222,6 +292,8 @@ static hct_error plan_lossy(hct_encoder *e, hct_plan *p, const uint8_t *data,
 	}
 	if (!err && hct_plan_is_lossy(p) && elements_of(p) <= SMALL_ELEMENTS)
 		err = compare_lossless(e, p, data);
+	if (!err && p->layers == 1 && values_repeat(e, p, data))
+		err = weigh_lossless(e, p, data);
 	return err;
 }
 

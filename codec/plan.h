@@ -24,10 +24,11 @@ struct hct_plan {
 	uint8_t *params; /* the tensor's tables as they go into PARAMS */
 	uint32_t params_length;
 	unsigned layers;
-	const char *why;              /* it is lossless although the goal was not, or NULL */
-	const char *note;             /* what was not tried, or NULL */
-	double bits;                  /* expected, of an element, tables included */
-	double error;                 /* expected, relative squared */
+	int mixed;        /* chunks of a lossy plan are zstd where that is no larger; one layer */
+	const char *why;  /* it is lossless although the goal was not, or NULL */
+	const char *note; /* what was not tried, or NULL */
+	double bits;      /* expected, of an element, tables included */
+	double error;     /* expected, relative squared */
 	struct hct_split_plan *split; /* the tables for encoding; NULL for other codecs */
 	struct hct_tcq_plan *tcq;
 	struct hct_coef_plan *coef;

@@ -111,23 +111,6 @@ static void settle_symbols(struct work *w, const uint8_t *data, uint64_t first, 
 	}
 }
 
-static uint8_t *put_map(const struct work *w, size_t groups, uint8_t *out)
-{
-	size_t bytes = hct_class_map_bytes(w->p->t.class_count, w->p->t.run_log2, groups);
-	size_t runs = (groups + ((size_t)1 << w->p->t.run_log2) - 1) >> w->p->t.run_log2;
-	unsigned width = hct_class_bits(w->p->t.class_count);
-
-	memset(out, 0, bytes);
-	for (size_t r = 0; width && r < runs; r++) {
-		size_t bit = r * width;
-
-		out[bit / 8] |= (uint8_t)(w->map[r] << bit % 8);
-		if (bit % 8 + width > 8)
-			out[bit / 8 + 1] |= (uint8_t)(w->map[r] >> (8 - bit % 8));
-	}
-	return out + bytes;
-}
-
 static uint8_t *put(uint8_t *out, const void *src, size_t n)
 {
 	if (n)
@@ -178,7 +161,7 @@ static uint8_t *encode_segment(struct work *w, hct_simd simd, const uint8_t *dat
 	hct_store32(entry, (uint32_t)a);
 	hct_store32(entry + 4, (uint32_t)b);
 	out = put(out, states, sizeof states);
-	out = put_map(w, groups, out);
+	out = hct_class_map_pack(w->map, w->p->t.class_count, w->p->t.run_log2, groups, out);
 	out = put(out, begin[0], a);
 	out = put(out, begin[1], b);
 	exceptions = out;

@@ -220,24 +220,6 @@ hct_tcq_entropy *hct_tcq_entropy_find(hct_simd simd)
 	return hct_tcq_entropy_scalar;
 }
 
-static uint8_t *put_map(const struct hct_tcq_layer *l, const struct hct_viterbi_segment *s,
-			uint8_t *out)
-{
-	size_t bytes = hct_tcq_map_bytes(l, s->groups);
-	size_t runs = (s->groups + ((size_t)1 << s->run_log2) - 1) >> s->run_log2;
-	unsigned width = hct_class_bits(l->row_classes);
-
-	memset(out, 0, bytes);
-	for (size_t r = 0; width && r < runs; r++) {
-		size_t bit = r * width;
-
-		out[bit / 8] |= (uint8_t)(s->map[r] << bit % 8);
-		if (bit % 8 + width > 8)
-			out[bit / 8 + 1] |= (uint8_t)(s->map[r] >> (8 - bit % 8));
-	}
-	return out + bytes;
-}
-
 static int by_element(const void *a, const void *b)
 {
 	const struct hct_tcq_exception *x = a, *y = b;
@@ -351,7 +333,7 @@ size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
 		out += sizeof states;
 		hct_tcq_entropy_find(simd)(e->coders, &b.s, end, p, states);
 		memcpy(out - sizeof states, states, sizeof states);
-		out = put_map(l, &b.s, out);
+		out = hct_class_map_pack(b.s.map, l->row_classes, b.s.run_log2, b.s.groups, out);
 		out = put(out, p[0], (size_t)(end[0] - p[0]));
 		out = put(out, p[1], (size_t)(end[1] - p[1]));
 		exceptions = out;

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bundle_state.h"
 #include "codec/io.h"
 
-#define MODEL_SUFFIX  ".safetensors.hct"
-#define FILE_SUFFIX   ".hct"
-#define HIDDEN_FOLDER ".hct"
+#define MODEL_SUFFIX ".safetensors.hct"
+#define FILE_SUFFIX  ".hct"
 
 /* Folders within folders; no model has more than a few, and code may recurse safely. */
 #define MAX_DEPTH 64
@@ -39,6 +39,7 @@ struct trail {
 struct build {
 	struct hct_tree *tree;
 	unsigned flags;
+	struct hct_bundle_state state;
 	struct hct_diag *diag;
 };
 
@@ -199,64 +200,31 @@ static hct_error entry_node(struct build *b, const char *dir, const char *name,
 	return *out ? HCT_OK : no_memory(b, dir);
 }
 
-/* What mkhct has in the hidden folder while it is at work, and leaves there when it was stopped:
- * checkpoint.json, or checkpoint-I-of-N.json when it makes the bundle in parts. */
-static int is_checkpoint(const char *name)
-{
-	unsigned part, parts;
-	int end = 0;
-
-	if (strcmp(name, "checkpoint.json") == 0)
-		return 1;
-	return sscanf(name, "checkpoint-%9u-of-%9u.json%n", &part, &parts, &end) == 2 && end &&
-	       !name[end];
-}
-
-static hct_error see_hidden_folder(struct build *b, const struct hct_node *hidden)
-{
-	DIR *d = opendir(hidden->path);
-	struct dirent *entry;
-	hct_error e = HCT_OK;
-
-	b->tree->is_bundle = 1;
-	if (!d)
-		return hct_fail_errno(b->diag, errno, "%s: cannot list it", hidden->path);
-	while (errno = 0, !e && (entry = readdir(d)))
-		if (is_checkpoint(entry->d_name))
-			e = hct_fail(b->diag, HCT_ERR_UNFINISHED,
-				     "%s: mkhct has not finished this bundle; wait for it, or run "
-				     "it again",
-				     hidden->parent->path);
-	if (!e && errno)
-		e = hct_fail_errno(b->diag, errno, "%s: cannot list it", hidden->path);
-	closedir(d);
-	return e;
-}
-
 /* Reads the entries of a folder into dir->children, sorted; none is in the tree yet. */
 static hct_error list_folder(struct build *b, struct hct_node *dir, int is_root)
 {
 	size_t capacity = 0;
-	hct_error e = HCT_OK;
-	DIR *d = opendir(dir->path);
+	hct_error e = is_root ? hct_bundle_state_read(dir->path, &b->state, b->diag) : HCT_OK;
+	DIR *d = e ? NULL : opendir(dir->path);
 	struct dirent *entry;
 
+	if (e)
+		return e;
+	b->tree->is_bundle |= b->state.has_folder;
 	if (!d)
 		return hct_fail_errno(b->diag, errno, "%s: cannot list it", dir->path);
 	while (errno = 0, (entry = readdir(d))) {
 		struct hct_node *n;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		    hct_bundle_state_hides(&b->state, entry->d_name))
 			continue;
 		e = entry_node(b, dir->path, entry->d_name, &n);
 		if (e)
 			goto out;
 		n->parent = dir;
-		if (is_root && n->kind == HCT_NODE_DIR && strcmp(n->name, HIDDEN_FOLDER) == 0) {
-			e = see_hidden_folder(b, n);
+		if (is_root && n->kind == HCT_NODE_DIR && strcmp(n->name, HCT_HIDDEN_FOLDER) == 0) {
 			node_free(n);
-			if (e)
-				goto out;
 			continue;
 		}
 		if (dir->child_count == capacity) {
@@ -437,6 +405,8 @@ hct_error hct_tree_open(const char *path, unsigned flags, struct hct_tree **out,
 
 		root = node_new(HCT_NODE_DIR, "", 0, full, &st);
 		e = root ? add_folder(&b, root, NULL) : no_memory(&b, path);
+		if (!e)
+			e = hct_bundle_state_check(root->path, &b.state, diag);
 		if (e && b.tree->count == before)
 			node_free(root);
 	} else {

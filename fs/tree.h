@@ -47,8 +47,10 @@ enum {
 };
 
 /* path may be relative; links in it and in the bundle are followed.  Errors: those of
- * hct_reader_open; HCT_ERR_UNFINISHED for a bundle that mkhct has left behind unfinished,
- * also with HCT_TREE_KEEP_BAD: what lies in it need not belong together; HCT_ERR_CORRUPT for two
+ * hct_reader_open; HCT_ERR_UNFINISHED for a bundle that mkhct has left behind unfinished, also with
+ * HCT_TREE_KEEP_BAD: what lies in it need not belong together (one with a report is whole, also
+ * while mkhct makes a new one beside it, whose part files are not shown), or that it replaces at
+ * this moment; HCT_ERR_CORRUPT for two
  * files that would have one name; HCT_ERR_UNSUPPORTED for links that lead in a circle and for what
  * is neither a file nor a folder; HCT_ERR_LIMIT for more folders in one another, or files, than any
  * model has; HCT_ERR_NOT_FOUND, HCT_ERR_IO, HCT_ERR_ARGUMENT, HCT_ERR_NOMEM. */

@@ -9,6 +9,7 @@
 #include "writer/model.h"
 #include "writer/survey.h"
 #include "writer/waterfill.h"
+#include "writer/work.h"
 
 #define PASSES  7
 #define CLOSE   .003 /* of the budget: near enough to stop */
@@ -34,6 +35,7 @@ struct meeting {
 	double elements; /* of all models */
 	double best;     /* bytes nearest to the target so far, and its */
 	double total;    /* bytes of the last pass */
+	unsigned passes; /* so far */
 	struct hct_diag *diag;
 };
 
@@ -56,7 +58,13 @@ static hct_error with_model(const struct mkhct_model_goals *m, struct mkhct_mode
 	return err;
 }
 
-/* only_budget: measures anew only tensors whose target is BUDGET and whose error is not 0. */
+/* only_budget: only a tensor whose target is BUDGET and whose error is not 0. */
+static int is_wanted(const struct mkhct_model_goals *m, size_t i, int only_budget)
+{
+	return !only_budget || (m->decisions[i].target.kind == MKHCT_TARGET_BUDGET &&
+				m->goals[i].relative_squared_error > 0);
+}
+
 static hct_error measure_model(const struct mkhct_budget *b, struct mkhct_compressor *c,
 			       struct mkhct_model_goals *m, int only_budget, struct hct_diag *diag)
 {
@@ -71,26 +79,64 @@ static hct_error measure_model(const struct mkhct_budget *b, struct mkhct_compre
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", m->entry->path);
 	}
 	for (size_t i = 0; i < m->count; i++)
-		wanted[i] = !only_budget || (m->decisions[i].target.kind == MKHCT_TARGET_BUDGET &&
-					     m->goals[i].relative_squared_error > 0);
+		wanted[i] = (unsigned char)is_wanted(m, i, only_budget);
 	err = with_model(m, &model, diag);
 	if (!err) {
-		err = mkhct_survey(c, &model, wanted, m->goals, m->forecasts, b->tick, b->tick_arg,
-				   diag);
+		err = mkhct_survey(c, &model, wanted, m->goals, m->forecasts, b->measured,
+				   b->progress, diag);
 		mkhct_model_close(&model);
 	}
 	free(wanted);
 	return err;
 }
 
+/* Measures all tensors, or those of the budget.  pass: as for mkhct_progress_measure. */
+static hct_error measure(const struct mkhct_budget *b, struct mkhct_compressor *c,
+			 struct mkhct_goals *goals, unsigned pass, int only_budget,
+			 struct hct_diag *diag)
+{
+	size_t tensors = 0;
+	hct_error err = HCT_OK;
+
+	for (size_t i = 0; i < goals->count; i++)
+		for (size_t t = 0; t < goals->models[i].count; t++)
+			tensors += is_wanted(&goals->models[i], t, only_budget);
+	mkhct_progress_measure(b->progress, pass, tensors);
+	if (pass == 0)
+		err = mkhct_work_expect_measuring(&b->progress->meter, goals, diag);
+	for (size_t i = 0; !err && i < goals->count; i++)
+		err = measure_model(b, c, &goals->models[i], only_budget, diag);
+	return err;
+}
+
+hct_error mkhct_budget_adapt(const struct mkhct_budget *b, struct mkhct_compressor *c,
+			     struct mkhct_goals *goals, struct hct_diag *diag)
+{
+	hct_error err = HCT_OK;
+	size_t tensors = 0;
+
+	for (size_t i = 0; i < goals->count; i++)
+		for (size_t t = 0; t < goals->models[i].count; t++)
+			tensors +=
+				goals->models[i].decisions[t].target.kind == MKHCT_TARGET_ADAPTIVE;
+	mkhct_progress_measure(b->progress, 0, tensors);
+	for (size_t i = 0; !err && i < goals->count; i++) {
+		struct mkhct_model model;
+
+		err = with_model(&goals->models[i], &model, diag);
+		if (err)
+			return err;
+		err = mkhct_survey_spectra(c, &model, &goals->models[i], b->measured, b->progress,
+					   diag);
+		mkhct_model_close(&model);
+	}
+	return err;
+}
+
 hct_error mkhct_budget_forecast(const struct mkhct_budget *b, struct mkhct_compressor *c,
 				struct mkhct_goals *goals, struct hct_diag *diag)
 {
-	hct_error err = HCT_OK;
-
-	for (size_t i = 0; !err && i < goals->count; i++)
-		err = measure_model(b, c, &goals->models[i], 0, diag);
-	return err;
+	return measure(b, c, goals, 0, 0, diag);
 }
 
 hct_error mkhct_budget_bytes(const struct mkhct_budget *b, const struct mkhct_goals *goals,
@@ -199,12 +245,11 @@ static void learn(struct meeting *m, size_t i)
 /* Measures with the errors of the fills, takes the result in, and keeps the best. */
 static hct_error pass(struct meeting *m)
 {
-	hct_error err = HCT_OK;
+	hct_error err;
 
 	for (size_t i = 0; i < m->count; i++)
 		goal_of(m, i)->relative_squared_error = m->fills[i].error;
-	for (size_t i = 0; !err && i < m->goals->count; i++)
-		err = measure_model(m->b, m->c, &m->goals->models[i], 1, m->diag);
+	err = measure(m->b, m->c, m->goals, ++m->passes, 1, m->diag);
 	/* What is lossless now was not measured again. */
 	for (size_t i = 0; !err && i < m->count; i++) {
 		struct mkhct_forecast *f = forecast_of(m, i);
@@ -338,7 +383,7 @@ static hct_error settle(struct meeting *m, struct hct_diag *note)
 static hct_error meet(struct meeting *m, struct hct_diag *note)
 {
 	double lossless, least;
-	hct_error err = mkhct_budget_forecast(m->b, m->c, m->goals, m->diag);
+	hct_error err = measure(m->b, m->c, m->goals, ++m->passes, 0, m->diag);
 
 	if (!err)
 		err = begin(m);

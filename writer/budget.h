@@ -1,4 +1,5 @@
-/* --bpw and --size: finding the error of each tensor so that all of them fit. */
+/* --bpw and --size: finding the error of each tensor so that all of them fit; and what else is
+ * measured in all models before any is coded. */
 #ifndef MKHCT_BUDGET_H
 #define MKHCT_BUDGET_H
 
@@ -6,6 +7,8 @@
 #include "writer/carry.h"
 #include "writer/compress.h"
 #include "writer/goals.h"
+#include "writer/measured.h"
+#include "writer/progress.h"
 #include "writer/source.h"
 #include "writer/wish.h"
 
@@ -15,8 +18,8 @@ struct mkhct_budget {
 	const struct mkhct_source *source;
 	const char *options; /* JSON that goes into each file, about as long as it will be */
 	double rest;         /* bytes of the bundle besides its models: counts for SIZE */
-	mkhct_tick tick;     /* or NULL */
-	void *tick_arg;
+	struct mkhct_measured *measured; /* or NULL: as for mkhct_survey */
+	struct mkhct_progress *progress;
 };
 
 /* Sets the goals of all tensors whose target is BUDGET, by measuring them at several errors
@@ -27,6 +30,11 @@ struct mkhct_budget {
 hct_error mkhct_budget_meet(const struct mkhct_budget *b, struct mkhct_compressor *c,
 			    struct mkhct_goals *goals, struct hct_diag *note,
 			    struct hct_diag *diag);
+
+/* --policy adaptive: turns targets that are ADAPTIVE into errors.  Errors: those of
+ * mkhct_survey_spectra. */
+hct_error mkhct_budget_adapt(const struct mkhct_budget *b, struct mkhct_compressor *c,
+			     struct mkhct_goals *goals, struct hct_diag *diag);
 
 /* Measures all tensors at their goals and leaves forecasts in goals. */
 hct_error mkhct_budget_forecast(const struct mkhct_budget *b, struct mkhct_compressor *c,

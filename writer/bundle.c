@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,9 +16,17 @@
 #include "writer/interrupt.h"
 #include "writer/ledger.h"
 #include "writer/model.h"
+#include "writer/names.h"
 #include "writer/page.h"
+#include "writer/tensors.h"
 #include "writer/verify.h"
 #include "writer/work.h"
+
+#define VERIFIED "verified" /* of a completed entry in the checkpoint */
+
+/* A checkpoint of many tensors takes long to save: then saves are to take a tenth of the time. */
+#define BIG     (64u << 10) /* bytes */
+#define BETWEEN 9           /* times what a save took */
 
 /* One model that is being written. */
 struct work {
@@ -30,6 +39,7 @@ struct work {
 	struct mkhct_ledger *ledger;
 	int fd;
 	const char *name;
+	double not_before; /* monotonic seconds: until then no save is due */
 	struct hct_diag *diag;
 };
 
@@ -43,68 +53,13 @@ static struct mkhct_checkpoint *checkpoint_of(const struct mkhct_bundle *b)
 	return mkhct_output_checkpoint(b->output);
 }
 
-/* The checkpoint's list of tensors ----------------------------------------------------- */
-
-static const char *status_of(const struct work *w, const struct mkhct_standing *s, size_t i)
-{
-	if (i < s->tensors)
-		return w->results[i].failed ? "failed" : "completed";
-	return i == s->tensors && s->chunks ? "in_progress" : "pending";
-}
-
-static int add_tensor(FILE *stream, const struct work *w, const struct mkhct_standing *s, size_t i)
-{
-	const struct hct_tensor *t = &w->model->st.tensors[i];
-	const struct mkhct_result *r = &w->results[i];
-	cJSON *object = cJSON_CreateObject();
-	char *text = NULL;
-
-	if (object && cJSON_AddStringToObject(object, "name", t->name) &&
-	    cJSON_AddStringToObject(object, "status", status_of(w, s, i)) &&
-	    cJSON_AddNumberToObject(object, "offset", (double)t->begin) &&
-	    cJSON_AddNumberToObject(object, "size", (double)hct_tensor_bytes(t)) &&
-	    (i >= s->tensors ||
-	     (cJSON_AddNumberToObject(object, "stored", (double)w->stored[i]) &&
-	      cJSON_AddNumberToObject(object, "relative_squared_error", mkhct_result_error(r)) &&
-	      cJSON_AddNumberToObject(object, "cosine", mkhct_result_cosine(r)) &&
-	      cJSON_AddNumberToObject(object, "retries", r->retries))))
-		text = cJSON_PrintUnformatted(object);
-	cJSON_Delete(object);
-	if (text)
-		fprintf(stream, "%s%s", i ? "," : "", text);
-	cJSON_free(text);
-	return text ? 0 : -1;
-}
-
-/* JSON text of all tensors of the model that is being written; free. */
-static char *list_tensors(const struct work *w, const struct mkhct_standing *s)
-{
-	char *list = NULL;
-	size_t size;
-	FILE *stream = open_memstream(&list, &size);
-	int rc = stream ? 0 : -1;
-
-	if (!stream)
-		return NULL;
-	fputc('[', stream);
-	for (size_t i = 0; !rc && i < w->model->st.count; i++)
-		rc = add_tensor(stream, w, s, i);
-	fputc(']', stream);
-	rc |= fflush(stream) != 0 || ferror(stream);
-	fclose(stream);
-	if (rc) {
-		free(list);
-		return NULL;
-	}
-	return list;
-}
-
 /* A struct mkhct_task's save. */
 static hct_error save(void *arg, const struct mkhct_standing *standing, struct hct_diag *diag)
 {
 	struct work *w = arg;
 	struct mkhct_checkpoint *c = checkpoint_of(w->b);
-	char *list = list_tensors(w, standing);
+	double start = hct_meter_now(), end;
+	char *list = mkhct_tensors_list(&w->model->st, w->results, w->stored, standing);
 	int rc = list ? 0 : -1;
 	hct_error err;
 
@@ -116,6 +71,9 @@ static hct_error save(void *arg, const struct mkhct_standing *standing, struct h
 	err = rc ? no_memory(diag) : mkhct_output_save(w->b->output, diag);
 	if (err)
 		return err;
+	end = hct_meter_now();
+	if (mkhct_output_saved_bytes(w->b->output) >= BIG)
+		w->not_before = end + BETWEEN * (end - start);
 	mkhct_events_checkpoint(w->b->progress->events, w->model->entry->name, standing->tensors,
 				standing->bytes);
 	return mkhct_events_check(w->b->progress->events, diag);
@@ -130,6 +88,16 @@ static void tensor_done(void *arg, size_t tensor, uint64_t stored_bytes)
 			      stored_bytes);
 }
 
+/* A struct mkhct_task's warn. */
+static void warn(void *arg, const char *line)
+{
+	const struct work *w = arg;
+	char shown[2048];
+
+	mkhct_progress_note(w->b->progress, "mkhct: warning: %s",
+			    mkhct_name_printable(line, shown, sizeof(shown)));
+}
+
 /* Models -------------------------------------------------------------------------------- */
 
 /* A sample of it is measured, from the file. */
@@ -142,8 +110,8 @@ static hct_error verify(struct work *w, const hct_reader *reader)
 
 	if (w->b->lossless && !o->sample_given)
 		return HCT_OK;
-	err = mkhct_verify(w->b->compressor, w->model, reader, o->quality_sample, w->results,
-			   mkhct_progress_tick, w->b->progress, w->diag);
+	err = mkhct_verify(w->b->compressor, w->model, reader, w->fd, w->name, o->quality_sample,
+			   w->results, mkhct_progress_tick, w->b->progress, w->diag);
 	for (size_t i = 0; i < w->model->st.count; i++)
 		if (w->results[i].verified)
 			bytes += hct_tensor_bytes(&w->model->st.tensors[i]);
@@ -183,6 +151,15 @@ static hct_error report_model(struct work *w, uint64_t *bytes)
 	return err;
 }
 
+/* Notes whether --verify has seen all of the entry. */
+static int note_verified(const struct mkhct_bundle *b, size_t entry)
+{
+	cJSON *item = mkhct_checkpoint_entry(checkpoint_of(b), entry);
+
+	cJSON_DeleteItemFromObjectCaseSensitive(item, VERIFIED);
+	return b->options->verify && !cJSON_AddTrueToObject(item, VERIFIED) ? -1 : 0;
+}
+
 /* The entry is on the disk: says so in the checkpoint. */
 static hct_error complete(struct mkhct_bundle *b, size_t entry, uint64_t bytes,
 			  struct hct_diag *diag)
@@ -193,8 +170,29 @@ static hct_error complete(struct mkhct_bundle *b, size_t entry, uint64_t bytes,
 
 	cJSON_free(node);
 	if (!rc)
+		rc = note_verified(b, entry);
+	if (!rc)
 		rc = mkhct_checkpoint_set_tensors(c, entry, NULL);
 	return rc ? no_memory(diag) : mkhct_output_save(b->output, diag);
+}
+
+/* What was written is not what is read back. */
+static int is_bad_data(hct_error err)
+{
+	return err == HCT_ERR_CHECKSUM || err == HCT_ERR_DIGEST || err == HCT_ERR_CORRUPT ||
+	       err == HCT_ERR_UNFINISHED || err == HCT_ERR_NOT_HCT;
+}
+
+/* To look at the same bytes again would help nobody: the file is to be made again. */
+static hct_error drop_file(struct work *w, hct_error err)
+{
+	const char *name = w->model->entry->name;
+
+	if (mkhct_checkpoint_set_pending(checkpoint_of(w->b), w->entry) != 0 ||
+	    mkhct_output_save(w->b->output, NULL) != HCT_OK)
+		return hct_fail(w->diag, err, "%s; %s cannot be made again without --restart",
+				w->diag->text, name);
+	return hct_fail(w->diag, err, "%s; the next run makes %s again", w->diag->text, name);
 }
 
 static hct_error write_mapped(struct work *w)
@@ -208,9 +206,11 @@ static hct_error write_mapped(struct work *w)
 				  .ledger = w->ledger,
 				  .save = save,
 				  .tensor_done = tensor_done,
+				  .warn = warn,
 				  .arg = w,
 				  .every_tensors = (unsigned)o->interval_tensors,
-				  .every_seconds = o->interval_seconds};
+				  .every_seconds = o->interval_seconds,
+				  .not_before = &w->not_before};
 	uint64_t bytes = 0;
 	hct_error err;
 
@@ -226,8 +226,11 @@ static hct_error write_mapped(struct work *w)
 			     mkhct_progress_tick, progress, w->diag);
 	if (!err && fchmod(w->fd, w->model->entry->mode) != 0)
 		err = hct_fail_errno(w->diag, errno, "%s: cannot be given its mode", w->name);
-	if (!err)
+	if (!err) {
 		err = report_model(w, &bytes);
+		if (is_bad_data(err)) /* what mkhct_compress finds it takes back itself */
+			return drop_file(w, err);
+	}
 	if (!err && fsync(w->fd) != 0)
 		err = hct_fail_errno(w->diag, errno, "%s: cannot be written to disk", w->name);
 	return err ? err : complete(w->b, w->entry, bytes, w->diag);
@@ -240,6 +243,37 @@ static const struct mkhct_model_goals *goals_of(const struct mkhct_bundle *b,
 		if (b->goals->models[i].entry == entry)
 			return &b->goals->models[i];
 	return NULL;
+}
+
+/* What an earlier run has done of an entry is of no use, and why. */
+static hct_error begin_anew(struct mkhct_bundle *b, size_t i, const char *why,
+			    struct hct_diag *diag)
+{
+	mkhct_progress_note(
+		b->progress,
+		"mkhct: warning: %s was written by an earlier run and %s; it is written "
+		"again",
+		b->source->entries[i].name, why);
+	if (mkhct_checkpoint_set_pending(checkpoint_of(b), i) != 0)
+		return no_memory(diag);
+	return mkhct_output_save(b->output, diag); /* before anything of it is written over */
+}
+
+/* With the ledger's file, of which `bytes` count.  To run again would not help where these are
+ * damaged: then the model is begun anew. */
+static hct_error open_ledger(struct work *w, int fd, uint64_t bytes)
+{
+	hct_error err = mkhct_ledger_open(fd, w->name, bytes, &w->ledger, w->diag);
+
+	if (!err && mkhct_ledger_count(w->ledger) > w->model->st.count) {
+		mkhct_ledger_free(w->ledger);
+		w->ledger = NULL;
+		err = HCT_ERR_CORRUPT;
+	}
+	if (err != HCT_ERR_CORRUPT)
+		return err;
+	err = begin_anew(w->b, w->entry, "its ledger is damaged", w->diag);
+	return err ? err : mkhct_ledger_open(fd, w->name, 0, &w->ledger, w->diag);
 }
 
 /* With the model mapped and its part file open. */
@@ -265,7 +299,7 @@ static hct_error write_open(struct work *w)
 	else
 		err = hct_fail(w->diag, HCT_ERR_NOMEM, "%s: out of memory", w->model->entry->path);
 	if (!err)
-		err = mkhct_ledger_open(ledger, w->name, state.ledger_bytes, &w->ledger, w->diag);
+		err = open_ledger(w, ledger, state.ledger_bytes);
 	if (!err)
 		err = write_mapped(w);
 	mkhct_ledger_free(w->ledger);
@@ -294,15 +328,47 @@ static hct_error write_model(struct mkhct_bundle *b, size_t i, int fd, const cha
 
 /* All entries --------------------------------------------------------------------------- */
 
+/* One other file that is being copied. */
+struct copy_work {
+	struct mkhct_bundle *b;
+	size_t entry;
+};
+
+/* A struct mkhct_carry_log's save. */
+static hct_error save_copy(void *arg, uint64_t bytes, uint64_t checksum, struct hct_diag *diag)
+{
+	const struct copy_work *w = arg;
+	hct_error err;
+
+	if (mkhct_checkpoint_set_copied(checkpoint_of(w->b), w->entry, bytes, checksum) != 0)
+		return no_memory(diag);
+	err = mkhct_output_save(w->b->output, diag);
+	if (err)
+		return err;
+	mkhct_events_checkpoint(w->b->progress->events, w->b->source->entries[w->entry].name, 0,
+				bytes);
+	return mkhct_events_check(w->b->progress->events, diag);
+}
+
 static hct_error write_carried(struct mkhct_bundle *b, size_t i, int fd, const char *name,
 			       struct hct_diag *diag)
 {
 	const struct mkhct_entry *entry = &b->source->entries[i];
+	struct copy_work work = {b, i};
+	struct mkhct_carry_log log = {
+		.every_seconds = b->options->interval_seconds, .save = save_copy, .arg = &work};
+	struct mkhct_state state;
 	double start = hct_meter_now();
 	uint64_t checksum;
-	hct_error err = mkhct_carry(entry, fd, name, &b->progress->meter, mkhct_progress_tick,
-				    b->progress, &checksum, diag);
+	hct_error err;
 
+	mkhct_checkpoint_state(checkpoint_of(b), i, &state);
+	if (state.status == MKHCT_IN_PROGRESS) {
+		log.bytes = state.bytes;
+		log.checksum = state.checksum;
+	}
+	err = mkhct_carry_on(entry, fd, name, &log, &b->progress->meter, mkhct_progress_tick,
+			     b->progress, &checksum, diag);
 	if (!err && fsync(fd) != 0)
 		err = hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
 	mkhct_work_carried(&b->progress->meter, entry->size, hct_meter_now() - start);
@@ -331,28 +397,53 @@ static hct_error write_file(struct mkhct_bundle *b, size_t i, struct hct_diag *d
 	return err ? err : mkhct_interrupt_check(diag);
 }
 
+/* --verify of a model that a run without it has completed.  Errors: as for mkhct_verify_file. */
+static hct_error verify_completed(struct mkhct_bundle *b, size_t i, struct hct_diag *diag)
+{
+	const cJSON *item = mkhct_checkpoint_entry(checkpoint_of(b), i);
+	const char *name;
+	hct_error err;
+	int fd;
+
+	if (!b->goals || !b->options->verify || b->source->entries[i].kind != MKHCT_MODEL ||
+	    cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, VERIFIED)))
+		return HCT_OK;
+	err = mkhct_output_reopen(b->output, i, &fd, &name, diag);
+	if (err)
+		return err;
+	err = mkhct_verify_file(b->compressor, fd, name, mkhct_progress_tick, b->progress, diag);
+	close(fd);
+	if (!err && note_verified(b, i) != 0)
+		err = no_memory(diag);
+	return err;
+}
+
 /* What an earlier run has done, or begun; or that is found out to be gone. */
 static hct_error take_over(struct mkhct_bundle *b, size_t i, struct mkhct_state *state,
 			   struct hct_diag *diag)
 {
+	const char *why = "is not there any more, or not whole";
+	hct_error err;
+
 	if (state->status == MKHCT_IN_PROGRESS && mkhct_output_has(b->output, i))
 		return HCT_OK;
 	if (state->status == MKHCT_COMPLETED && mkhct_output_has(b->output, i) && state->report) {
-		hct_meter_skip(&b->progress->meter, b->source->entries[i].size);
-		return mkhct_report_add_node(b->report, state->report, diag);
+		err = verify_completed(b, i, diag);
+		why = "is damaged";
+		if (!err) {
+			err = mkhct_report_add_node(b->report, state->report, diag);
+			why = "what was noted of it is damaged";
+		}
+		if (!err)
+			hct_meter_skip(&b->progress->meter, b->source->entries[i].size);
+		if (!is_bad_data(err))
+			return err;
 	}
 	if (!b->goals)
-		return hct_fail(diag, HCT_ERR_NOT_FOUND,
-				"%s: is not there any more, or not whole; run its part again",
-				b->source->entries[i].name);
-	mkhct_progress_note(b->progress,
-			    "mkhct: warning: %s was written by an earlier run and is not there any "
-			    "more, or not whole; it is written again",
-			    b->source->entries[i].name);
-	if (mkhct_checkpoint_set_pending(checkpoint_of(b), i) != 0)
-		return no_memory(diag);
+		return hct_fail(diag, HCT_ERR_NOT_FOUND, "%s: %s; run its part again",
+				b->source->entries[i].name, why);
 	state->status = MKHCT_PENDING;
-	return mkhct_output_save(b->output, diag); /* before anything of it is written over */
+	return begin_anew(b, i, why, diag);
 }
 
 hct_error mkhct_bundle_write(struct mkhct_bundle *b, struct hct_diag *diag)
@@ -423,17 +514,32 @@ static hct_error write_page(struct mkhct_bundle *b, struct hct_diag *diag)
 
 hct_error mkhct_bundle_finish(struct mkhct_bundle *b, double *seconds, struct hct_diag *diag)
 {
+	double before = mkhct_checkpoint_counted(checkpoint_of(b), "seconds"), now;
+	double written = hct_meter_now();
+	cJSON *item;
 	char *text;
 	hct_error err;
 
-	*seconds = mkhct_checkpoint_counted(checkpoint_of(b), "seconds");
+	*seconds = before;
 	text = mkhct_report_full(b->report, *seconds);
 	if (!text)
 		return hct_fail(diag, HCT_ERR_NOMEM, "out of memory for the report");
+	cJSON_free(text);
+	err = write_page(b, diag);
+	if (err)
+		return err;
+	/* The page takes its time, too. */
+	now = hct_meter_now();
+	*seconds = before + (now - written);
+	mkhct_checkpoint_count(checkpoint_of(b), "seconds", now - written);
+	item = cJSON_GetObjectItemCaseSensitive(mkhct_report_document(b->report), "seconds");
+	if (item)
+		cJSON_SetNumberValue(item, round(*seconds * 1e3) / 1e3);
+	text = cJSON_Print(mkhct_report_document(b->report));
+	if (!text)
+		return no_memory(diag);
 	err = write_report(b, 0, text, strlen(text), diag);
 	cJSON_free(text);
-	if (!err)
-		err = write_page(b, diag);
 	if (!err)
 		err = mkhct_interrupt_check(diag);
 	return err ? err : mkhct_output_commit(b->output, diag);

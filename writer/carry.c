@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/bytes.h"
 #include "codec/checksum.h"
 #include "codec/io.h"
 #include "writer/interrupt.h"
@@ -19,27 +20,145 @@ struct copy {
 	int in, out;
 	const char *out_name;
 	uint64_t done;
-	uint8_t *buffer; /* of BUFFER bytes */
-	struct hct_checksum_state *checksum;
+	uint8_t *buffer;                            /* of BUFFER bytes */
+	struct hct_checksum_state *checksum, *mark; /* of all, and since the last mark */
+	const struct mkhct_carry_log *log;          /* or NULL */
+	uint64_t marked, chain;                     /* the last mark, and its log's checksum, */
+	uint64_t saved;                             /* and the last one that was saved, */
+	double saved_at;                            /* monotonic seconds */
+	int unsynced; /* a sync has failed: nothing is saved any more */
 	struct hct_meter *meter;
 	mkhct_tick tick;
 	void *tick_arg;
 	struct hct_diag *diag;
 };
 
+/* Marks -------------------------------------------------------------------------------- */
+
+static void add_bytes(struct copy *c, size_t n)
+{
+	hct_checksum_add(c->checksum, c->buffer, n);
+	hct_checksum_add(c->mark, c->buffer, n);
+}
+
+/* All bytes up to here, a multiple of MARK, are in the sums. */
+static hct_error pass_mark(struct copy *c, uint64_t at)
+{
+	uint8_t pair[16];
+
+	hct_store64(pair, c->chain);
+	hct_store64(pair + 8, hct_checksum_end(c->mark));
+	c->chain = hct_checksum(pair, sizeof(pair));
+	c->marked = at;
+	c->mark = hct_checksum_begin();
+	return c->mark ? HCT_OK
+		       : hct_fail(c->diag, HCT_ERR_NOMEM, "%s: out of memory", c->from->path);
+}
+
+static hct_error save(struct copy *c, struct hct_diag *diag)
+{
+	if (!c->log || c->marked == c->saved || c->unsynced)
+		return HCT_OK;
+	if (fsync(c->out) != 0) {
+		c->unsynced = 1;
+		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", c->out_name);
+	}
+	c->saved = c->marked;
+	c->saved_at = hct_meter_now();
+	return c->log->save(c->log->arg, c->saved, c->chain, diag);
+}
+
+/* Begins with nothing. */
+static hct_error begin(struct copy *c)
+{
+	hct_checksum_end(c->checksum);
+	hct_checksum_end(c->mark);
+	c->checksum = hct_checksum_begin();
+	c->mark = hct_checksum_begin();
+	c->marked = c->chain = 0;
+	if (!c->checksum || !c->mark)
+		return hct_fail(c->diag, HCT_ERR_NOMEM, "%s: out of memory", c->from->path);
+	return HCT_OK;
+}
+
+/* Reads back what an earlier run has copied; *same: 1 when it is that. */
+static hct_error read_back(struct copy *c, int *same)
+{
+	uint64_t bytes = c->log->bytes, at = 0;
+	hct_error err = HCT_OK;
+
+	*same = 0;
+	if (bytes % MKHCT_CARRY_MARK != 0 || bytes > c->from->size)
+		return HCT_OK;
+	while (!err && at < bytes) {
+		uint64_t mark = MKHCT_CARRY_MARK - at % MKHCT_CARRY_MARK;
+		ssize_t n =
+			pread(c->out, c->buffer, mark < BUFFER ? (size_t)mark : BUFFER, (off_t)at);
+
+		if (n < 0 && errno != EINTR)
+			return hct_fail_errno(c->diag, errno, "%s: cannot be read back",
+					      c->out_name);
+		if (n == 0)
+			return HCT_OK;
+		if (n < 0)
+			continue;
+		add_bytes(c, (size_t)n);
+		at += (uint64_t)n;
+		if (at % MKHCT_CARRY_MARK == 0)
+			err = pass_mark(c, at);
+		if (!err)
+			err = mkhct_interrupt_check(c->diag);
+	}
+	*same = c->chain == c->log->checksum;
+	return err;
+}
+
+static hct_error go_on(struct copy *c)
+{
+	int same = 0;
+	hct_error err = begin(c);
+
+	c->saved_at = hct_meter_now();
+	if (err || !c->log)
+		return err;
+	err = read_back(c, &same);
+	if (!err && !same)
+		err = begin(c);
+	if (err)
+		return err;
+	c->done = c->saved = c->marked;
+	hct_meter_skip(c->meter, c->done);
+	if (ftruncate(c->out, (off_t)c->done) != 0 || lseek(c->out, (off_t)c->done, SEEK_SET) < 0 ||
+	    lseek(c->in, (off_t)c->done, SEEK_SET) < 0)
+		err = hct_fail_errno(c->diag, errno, "%s: cannot be gone on with", c->out_name);
+	return err;
+}
+
+/* Copying ------------------------------------------------------------------------------ */
+
 static hct_error step_done(struct copy *c, size_t bytes)
 {
+	hct_error err = HCT_OK;
+
 	c->done += bytes;
 	hct_meter_add(c->meter, bytes);
 	if (c->tick)
 		c->tick(c->tick_arg, c->from->name);
-	return mkhct_interrupt_check(c->diag);
+	if (c->done % MKHCT_CARRY_MARK == 0)
+		err = pass_mark(c, c->done);
+	if (!err && c->done < c->from->size && c->log &&
+	    hct_meter_now() - c->saved_at >= c->log->every_seconds)
+		err = save(c, c->diag);
+	return err ? err : mkhct_interrupt_check(c->diag);
 }
 
+/* No step leads past a mark. */
 static size_t next_step(const struct copy *c, size_t most)
 {
 	uint64_t left = c->from->size - c->done;
+	uint64_t mark = MKHCT_CARRY_MARK - c->done % MKHCT_CARRY_MARK;
 
+	left = left < mark ? left : mark;
 	return left < most ? (size_t)left : most;
 }
 
@@ -60,7 +179,7 @@ static hct_error read_some(struct copy *c, uint64_t offset, size_t most, size_t 
 	n = mkhct_patient_pread(c->in, c->buffer, most < BUFFER ? most : BUFFER, offset);
 	if (n < 0)
 		return hct_fail_errno(c->diag, errno, "%s: cannot be read", c->from->path);
-	hct_checksum_add(c->checksum, c->buffer, (size_t)n);
+	add_bytes(c, (size_t)n);
 	*got = (size_t)n;
 	return HCT_OK;
 }
@@ -122,9 +241,17 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 		      struct hct_meter *meter, mkhct_tick tick, void *tick_arg, uint64_t *checksum,
 		      struct hct_diag *diag)
 {
+	return mkhct_carry_on(from, out, out_name, NULL, meter, tick, tick_arg, checksum, diag);
+}
+
+hct_error mkhct_carry_on(const struct mkhct_entry *from, int out, const char *out_name,
+			 const struct mkhct_carry_log *log, struct hct_meter *meter,
+			 mkhct_tick tick, void *tick_arg, uint64_t *checksum, struct hct_diag *diag)
+{
 	struct copy c = {.from = from,
 			 .out = out,
 			 .out_name = out_name,
+			 .log = log,
 			 .meter = meter,
 			 .tick = tick,
 			 .tick_arg = tick_arg,
@@ -136,15 +263,19 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 	if (c.in < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", from->path);
 	c.buffer = malloc(BUFFER);
-	c.checksum = hct_checksum_begin();
-	if (c.buffer && c.checksum)
+	if (c.buffer)
 		err = mkhct_entry_unchanged(from, c.in, diag);
 	else
 		err = hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", from->path);
 	if (!err)
+		err = go_on(&c);
+	if (!err)
 		err = copy_in_kernel(&c);
 	if (!err)
 		err = copy_by_hand(&c);
+	/* Best effort: what was saved before stays good. */
+	if (err && err != HCT_ERR_CHANGED)
+		(void)save(&c, NULL);
 	if (!err)
 		err = mkhct_entry_unchanged(from, c.in, diag);
 	if (!err && c.done != from->size)
@@ -155,5 +286,6 @@ hct_error mkhct_carry(const struct mkhct_entry *from, int out, const char *out_n
 	close(c.in);
 	free(c.buffer);
 	*checksum = hct_checksum_end(c.checksum);
+	hct_checksum_end(c.mark);
 	return err;
 }

@@ -1,14 +1,48 @@
 /* The state of a bundle that is not finished, as JSON in its hidden folder: what it is made from
  * and with which options, and how far each file has got.  Only what is on the disk is in it.
  *
- *     {"version": 1, "tool": "mkhct", "tool_version": "..", "model": "name", "options": {..},
- *      "words": ["--retention=.6"], "part": 2, "parts": 4, "stage": "writing" or "naming",
- *      "shards": one for each file of the source, in their order,
- *          [{"name": "a.safetensors", "kind": "model", "mode": 420, "size": 10, "mtime": [1, 2],
- *            "header_xxh3": "..", "part": ".a.safetensors.part", "status": "in_progress",
- *            "bytes": 5, "ledger_bytes": 6, "errors": [..], "reasons": [..], "tensors": [..],
- * "report": {..}}], "files": [..], "folders": [..], "parts_written": [..],      (manifest.h)
- *      "statistics": {"sessions": 1, "seconds": 2.5, ..}}
+ *     {"version": 1, "tool": "mkhct", "tool_version": "0.1.0", "model": "two",
+ *      "options": {"mode": "lossy", "bpw": 3, ..},   (recipe.h)
+ *      "words": ["--bpw=3"],                         (options.h)
+ *      "is_folder": 1,                               the source is no single file
+ *      "part": 2, "parts": 4,                        0 and 0: everything
+ *      "stage": "writing",                           or "naming"
+ *      "statistics": {"sessions": 1, "seconds": 2.5},
+ *      "statistics_of_parts": {"3": {..}},           what --finish has taken over of part 3
+ *      "shards": [..],                               the source, in the order of its names
+ *      "manifest": {"tool": "mkhct", "version": "0.1.0",
+ *                   "files": [..], "folders": [..], "parts": [..]}}        (manifest.h)
+ *
+ * A shard is a file or folder of the source, and what has become of it:
+ *
+ *     {"name": "a.safetensors",                      and "name_hex" (names.h)
+ *      "kind": "model",                              or "carried", "folder"
+ *      "mode": 420, "size": 10, "mtime": [1, 2],     permission bits, bytes, seconds and
+ *                                                    nanoseconds
+ *      "packed": [5, 1, 2],                          of a compressed model: size and mtime of
+ *                                                    the file, above are those of its contents
+ *      "header_xxh3": "0123456789abcdef",            of a model
+ *      "part": {"name": ".a.safetensors.hct.part"},  of a file, where it is written
+ *      "errors": [0, 0.01], "reasons": ["norm", "budget"],
+ *                                                    of its tensors, when they were measured
+ *      "status": "in_progress",                      enum mkhct_status
+ *      "bytes": 5,                                   in_progress, completed: of the part file
+ *      "ledger_bytes": 6,                            in_progress, of a model, as are
+ *      "completed_tensors": 1,                       whole ones; it stays when it is completed
+ *      "chunks_of_next": 3,
+ *      "tensors": [..],
+ *      "bytes_xxh3": "0123456789abcdef",             in_progress, carried (carry.h)
+ *      "report": {..}}                               completed: mkhct_report_node
+ *
+ * and a tensor of it, in the order of their data:
+ *
+ *     {"name": "t", "status": "completed",           or "pending", "in_progress", and "failed":
+ *                                                    done, without loss because of an error
+ *      "offset": 0, "size": 40960,                   in the data of the source
+ *      "stored": 8567,                               when it is done, as are the next: its chunks
+ *                                                    and its tables; without these it is
+ *                                                    stored_bytes of the report
+ *      "relative_squared_error": 0.01, "cosine": 0.99, "retries": 0}
  *
  * A file may have been damaged or forged: whatever is asked of it is checked. */
 #ifndef MKHCT_CHECKPOINT_H
@@ -67,10 +101,16 @@ hct_error mkhct_checkpoint_match(const struct mkhct_checkpoint *c,
 				 const struct mkhct_checkpoint_of *of, const char *out,
 				 struct hct_diag *diag);
 
+/* The same for the checkpoint of another part; the line says which. */
+hct_error mkhct_checkpoint_match_part(const struct mkhct_checkpoint *c,
+				      const struct mkhct_checkpoint_of *of, const char *out,
+				      struct hct_diag *diag);
+
 /* How far entry i of the source has got.  Folders are COMPLETED. */
 struct mkhct_state {
 	enum mkhct_status status;
 	uint64_t bytes, ledger_bytes; /* IN_PROGRESS, COMPLETED: of the part file, the ledger */
+	uint64_t checksum;            /* IN_PROGRESS, of a file that is copied: of these bytes */
 	size_t tensors;               /* IN_PROGRESS: whole ones */
 	const cJSON *report;          /* COMPLETED: mkhct_report_node; NULL when there is none */
 };
@@ -82,6 +122,9 @@ void mkhct_checkpoint_state(const struct mkhct_checkpoint *c, size_t entry,
 
 int mkhct_checkpoint_set_progress(struct mkhct_checkpoint *c, size_t entry,
 				  const struct mkhct_standing *standing);
+/* Of a file that is copied: its part file has `bytes` on the disk, with the checksum of carry.h. */
+int mkhct_checkpoint_set_copied(struct mkhct_checkpoint *c, size_t entry, uint64_t bytes,
+				uint64_t checksum);
 /* bytes: of the finished part file; report: JSON text. */
 int mkhct_checkpoint_set_completed(struct mkhct_checkpoint *c, size_t entry, uint64_t bytes,
 				   const char *report);
@@ -101,8 +144,10 @@ int mkhct_checkpoint_errors(const struct mkhct_checkpoint *c, size_t entry, stru
 			    struct mkhct_decision *decisions, size_t count);
 
 /* Takes over the entries that `other`, of the same source and options, has completed; other's
- * statistics are added.  Returns 1 when it is of another source or other options. */
-int mkhct_checkpoint_merge(struct mkhct_checkpoint *c, const struct mkhct_checkpoint *other);
+ * statistics are added.  Returns 1 when it is of another source or other options, and in line (of
+ * match.h's MKHCT_MATCH_LINE bytes) what differs. */
+int mkhct_checkpoint_merge(struct mkhct_checkpoint *c, const struct mkhct_checkpoint *other,
+			   char line[]);
 
 /* All is written; files are being given their names. */
 int mkhct_checkpoint_set_naming(struct mkhct_checkpoint *c);

@@ -10,7 +10,9 @@
 
 #include <cjson/cJSON.h>
 
+#include "codec/check.h"
 #include "codec/hctenc.h"
+#include "codec/io.h"
 #include "codec/pool.h"
 #include "writer/interrupt.h"
 #include "writer/names.h"
@@ -88,12 +90,8 @@ struct plan_work {
 static hct_error plan_again(void *arg)
 {
 	struct plan_work *w = arg;
-	const struct mkhct_task *task = w->p->task;
-	const struct hct_goal *goal =
-		task->goals && !task->results[w->tensor].failed ? &task->goals[w->tensor] : NULL;
-
 	return mkhct_plan_tensor(w->p->model, &w->p->model->st.tensors[w->tensor], w->p->c->spare,
-				 goal, w->out, w->diag);
+				 mkhct_pipeline_goal(w->p, w->tensor), w->out, w->diag);
 }
 
 /* The tensor in the middle of which the file ends: plans are not kept, and are the same when they
@@ -103,7 +101,10 @@ static hct_error restore_last(struct mkhct_pipeline *p, size_t i, const struct h
 {
 	struct mkhct_plan_slot *slot = &p->c->plans[i % MKHCT_PLANS];
 	struct plan_work work = {p, i, &slot->plan, diag};
-	hct_error err = mkhct_model_guard(p->model, plan_again, &work, diag);
+	hct_error err;
+
+	slot->goal = mkhct_pipeline_goal(p, i);
+	err = mkhct_model_guard(p->model, plan_again, &work, diag);
 
 	if (!err)
 		err = hct_appender_restore(p->appender, i, t, diag);
@@ -127,11 +128,76 @@ static hct_error restore_last(struct mkhct_pipeline *p, size_t i, const struct h
 	return mkhct_pipeline_rewind(p, diag);
 }
 
+/* Whether the file has what the ledger says of a tensor.  HCT_ERR_DIGEST or HCT_ERR_CORRUPT: not.
+ */
+static hct_error check_restored(struct mkhct_pipeline *p, const struct hct_tensor *tensor,
+				const struct hct_appended *t, struct hct_diag *diag)
+{
+	uint8_t *bytes = NULL, *grown;
+	hct_error err = HCT_OK;
+
+	for (uint64_t n = 0; !err && n < t->chunks; n++) {
+		uint64_t offset = 0;
+		uint32_t length;
+
+		err = hct_appended_place(tensor, t, n, &offset, &length);
+		if (err) {
+			hct_fail(diag, err, "%s: its ledger is not of this file", tensor->name);
+			break;
+		}
+		grown = realloc(bytes, (size_t)length + HCT_CHECK_PAD);
+		if (!grown) {
+			err = hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", p->out_name);
+			break;
+		}
+		bytes = grown;
+		err = hct_read_at(p->out, p->out_name, bytes, length, offset, diag);
+		memset(bytes + length, 0, HCT_CHECK_PAD);
+		if (!err)
+			err = hct_check_appended(p->c->spare, tensor, t, n, bytes, diag);
+		if (!err)
+			err = mkhct_interrupt_check(diag);
+	}
+	free(bytes);
+	return err;
+}
+
+/* Takes over tensor i of `count`, whose chunks are checked first when all are to be: at a bad one
+ * the rest is left, and *count is i. */
+static hct_error restore_tensor(struct mkhct_pipeline *p, size_t i, size_t *count,
+				struct hct_diag *diag)
+{
+	const struct hct_tensor *tensor = &p->model->st.tensors[i];
+	struct hct_appended t;
+	hct_error err = HCT_OK;
+
+	mkhct_ledger_tensor(p->task->ledger, i, &t, &p->task->results[i]);
+	if (p->task->verify)
+		err = check_restored(p, tensor, &t, diag);
+	if (err == HCT_ERR_DIGEST || err == HCT_ERR_CORRUPT) {
+		mkhct_pipeline_warn(p, "%s: %s; all from this tensor on is written again",
+				    p->out_name, diag ? diag->text : hct_error_string(err));
+		p->task->results[i] = (struct mkhct_result){.retries = 0};
+		*count = i;
+		return HCT_OK;
+	}
+	if (err)
+		return err;
+	hct_meter_skip(p->meter, t.chunks < t.chunk_count ? t.chunks * t.chunk_bytes
+							  : hct_tensor_bytes(tensor));
+	if (t.chunks < t.chunk_count && i + 1 == *count)
+		return restore_last(p, i, &t, diag);
+	err = hct_appender_restore(p->appender, i, &t, diag);
+	p->tables += t.params_length;
+	p->to_plan = p->to_submit = p->to_append = i + 1;
+	return err;
+}
+
 /* Takes over what the ledger says is in the file. */
 static hct_error restore(struct mkhct_pipeline *p, struct hct_diag *diag)
 {
-	const struct mkhct_task *task = p->task;
-	size_t count = task->ledger ? mkhct_ledger_count(task->ledger) : 0;
+	struct mkhct_ledger *ledger = p->task->ledger;
+	size_t had = ledger ? mkhct_ledger_count(ledger) : 0, count = had;
 	struct stat sb;
 	uint64_t bytes;
 	hct_error err = HCT_OK;
@@ -139,25 +205,16 @@ static hct_error restore(struct mkhct_pipeline *p, struct hct_diag *diag)
 	if (count > p->model->st.count)
 		return hct_fail(diag, HCT_ERR_CORRUPT, "%s: its ledger has too many tensors",
 				p->out_name);
-	for (size_t i = 0; !err && i < count; i++) {
-		const struct hct_tensor *tensor = &p->model->st.tensors[i];
-		struct hct_appended t;
-
-		mkhct_ledger_tensor(task->ledger, i, &t, &task->results[i]);
-		hct_meter_skip(p->meter, t.chunks < t.chunk_count ? t.chunks * t.chunk_bytes
-								  : hct_tensor_bytes(tensor));
-		if (t.chunks < t.chunk_count && i + 1 == count) {
-			err = restore_last(p, i, &t, diag);
-			continue;
-		}
-		err = hct_appender_restore(p->appender, i, &t, diag);
-		p->tables += t.params_length;
-		p->to_plan = p->to_submit = p->to_append = i + 1;
-	}
+	for (size_t i = 0; !err && i < count; i++)
+		err = restore_tensor(p, i, &count, diag);
 	if (err == HCT_ERR_ARGUMENT)
 		err = hct_fail(diag, HCT_ERR_CORRUPT,
 			       "%s: its ledger is of another file; give --restart to begin anew",
 			       p->out_name);
+	for (size_t i = had; !err && i > count; i--)
+		err = mkhct_ledger_drop(ledger, i - 1, diag);
+	if (!err && had > count)
+		err = mkhct_pipeline_save(p, diag); /* before anything of it is cut */
 	bytes = hct_appender_bytes(p->appender);
 	p->flushed = bytes;
 	if (!err && count && (fstat(p->out, &sb) != 0 || (uint64_t)sb.st_size < bytes))
@@ -196,11 +253,8 @@ hct_error mkhct_compress(struct mkhct_compressor *c, const struct mkhct_model *m
 					 &p.hasher, diag);
 	if (!err) {
 		err = mkhct_pipeline_run(&p, diag);
-		/* Best effort: the checkpoint before it stays good.  What a chunk has left that did
-		 * not fit makes room for it on a full disk. */
-		if (err && err != HCT_ERR_CHANGED &&
-		    ftruncate(out, (off_t)hct_appender_bytes(p.appender)) == 0)
-			(void)mkhct_pipeline_save(&p, NULL);
+		if (err && err != HCT_ERR_CHANGED)
+			mkhct_pipeline_keep(&p);
 	}
 	if (!err)
 		err = finish(&p, diag);

@@ -79,6 +79,43 @@ static void format_time(char text[TIME_MAX])
 	snprintf(text + n, TIME_MAX - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
 }
 
+/* Of the UTF-8 character at s that JSON may have as it is and that steers terminals or ends lines
+ * for some readers (DEL, C1, U+2028, U+2029), the bytes; otherwise 0. */
+static size_t steers(const char *text)
+{
+	const unsigned char *s = (const unsigned char *)text;
+
+	if (s[0] == 0x7f)
+		return 1;
+	if (s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0)
+		return 2;
+	return s[0] == 0xe2 && s[1] == 0x80 && (s[2] == 0xa8 || s[2] == 0xa9) ? 3 : 0;
+}
+
+/* The JSON text of an item, with escapes in their place; free. */
+static char *print_item(const cJSON *item)
+{
+	char *text = cJSON_PrintUnformatted(item), *out = NULL, *to;
+	size_t n;
+
+	if (text)
+		to = out = malloc(6 * strlen(text) + 1);
+	for (const char *c = text; out && *c; c += n ? n : 1) {
+		n = steers(c);
+		if (n)
+			to += sprintf(to, "\\u%04x",
+				      n == 1   ? 0x7fu
+				      : n == 2 ? (unsigned char)c[1] + 0u
+					       : 0x2000u | ((unsigned char)c[2] & 0x3fu));
+		else
+			*to++ = *c;
+	}
+	if (out)
+		*to = '\0';
+	cJSON_free(text);
+	return out;
+}
+
 /* text: a JSON object that is not empty. */
 static void print_json(struct mkhct_events *e, const char *kind, const char *time, const char *text)
 {
@@ -124,13 +161,12 @@ static void append_log(struct mkhct_events *e, const char *line, size_t length)
 static int is_plain(const char *text)
 {
 	for (const char *c = text; *c; c++)
-		if ((unsigned char)*c <= ' ' || *c == '"' || *c == '=' || *c == '\\' || *c == 0x7f)
+		if ((unsigned char)*c <= ' ' || *c == '"' || *c == '=' || *c == '\\' || steers(c))
 			return 0;
 	return *text != '\0';
 }
 
-/* A value of the log.  Strings have gone through mkhct_name_printable where they came from
- * outside; JSON's quotes keep what is left on one line. */
+/* A value of the log, in JSON's quotes where it would not be one word. */
 static void print_value(FILE *line, const cJSON *item)
 {
 	char *text;
@@ -139,9 +175,9 @@ static void print_value(FILE *line, const cJSON *item)
 		fprintf(line, " %s=%s", item->string, item->valuestring);
 		return;
 	}
-	text = cJSON_PrintUnformatted(item);
+	text = print_item(item);
 	fprintf(line, " %s=%s", item->string, text ? text : "?");
-	cJSON_free(text);
+	free(text);
 }
 
 /* On one line, nothing in it that steers a terminal. */
@@ -185,7 +221,7 @@ static void log_event(struct mkhct_events *e, const char *kind, const char *time
 /* Takes the event. */
 static void emit(struct mkhct_events *e, const char *kind, cJSON *event)
 {
-	char *text = event ? cJSON_PrintUnformatted(event) : NULL;
+	char *text = event ? print_item(event) : NULL;
 	char time[TIME_MAX];
 
 	format_time(time);
@@ -195,7 +231,7 @@ static void emit(struct mkhct_events *e, const char *kind, cJSON *event)
 	} else if (e->json && !e->json_error) {
 		e->json_error = ENOMEM;
 	}
-	cJSON_free(text);
+	free(text);
 	cJSON_Delete(event);
 }
 

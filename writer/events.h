@@ -2,12 +2,15 @@
  * standard output, --log appends the same as plain lines with the time.
  *
  * JSON: {"event": KIND, "time": "2026-01-31T12:00:00.123Z", ...}, each line flushed; KIND is
- *	start       source, out, options, files, models, source_bytes, model_bytes, jobs
- *	resume      done_bytes, tensors: what earlier runs did
+ *	start       source, out, options, files, models, source_bytes, model_bytes, jobs: the first
+ *		    line, unless an error comes before
+ *	resume      done_bytes, tensors: bytes of the source that earlier runs did, in whole files
+ *		    and tensors, and the number of these tensors
  *	model       state ("begin", "end"), name, source_bytes; at its end stored_bytes, seconds
  *	tensor      file, name, dtype, source_bytes, stored_bytes, codec, error, cosine, seconds
  *	carried     name, source_bytes
- *	checkpoint  name, tensors, done_bytes: what no interruption takes away any more
+ *	checkpoint  name, tensors, done_bytes: what no interruption takes away any more, of the
+ *		    model at hand: whole tensors, and bytes of its .hct file
  *	note, warning  message
  *	error       message, exit_code
  *	report      report.h: the last line of a run that succeeds

@@ -40,6 +40,14 @@ void mkhct_excuses_add(struct mkhct_excuses *e, const char *name, const struct m
 		add_names(x, 1, &name, 1);
 }
 
+void mkhct_excuses_add_note(struct mkhct_excuses *e, const char *name, const struct mkhct_result *r)
+{
+	struct mkhct_excuse *x = r->plan.note && r->error > 0 ? find(e, r->plan.note) : NULL;
+
+	if (x)
+		add_names(x, 1, &name, 1);
+}
+
 void mkhct_excuses_merge(struct mkhct_excuses *sum, const struct mkhct_excuses *part)
 {
 	for (unsigned i = 0; i < part->count; i++) {
@@ -55,9 +63,9 @@ void mkhct_excuses_merge(struct mkhct_excuses *sum, const struct mkhct_excuses *
 	}
 }
 
-int mkhct_excuses_write(const struct mkhct_excuses *e, cJSON *object)
+int mkhct_excuses_write(const struct mkhct_excuses *e, const char *key, cJSON *object)
 {
-	cJSON *list = e->count ? cJSON_AddArrayToObject(object, "because") : NULL;
+	cJSON *list = e->count ? cJSON_AddArrayToObject(object, key) : NULL;
 
 	for (unsigned i = 0; i < e->count; i++) {
 		const struct mkhct_excuse *x = &e->list[i];
@@ -78,9 +86,9 @@ int mkhct_excuses_write(const struct mkhct_excuses *e, cJSON *object)
 	return 0;
 }
 
-void mkhct_excuses_read(const cJSON *object, struct mkhct_excuses *out)
+void mkhct_excuses_read(const cJSON *object, const char *key, struct mkhct_excuses *out)
 {
-	const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, "because"), *item, *name;
+	const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, key), *item, *name;
 
 	memset(out, 0, sizeof(*out));
 	cJSON_ArrayForEach(item, list)

@@ -12,6 +12,7 @@
 
 #include "codec/hct.h"
 #include "writer/bundle.h"
+#include "writer/json.h"
 #include "writer/names.h"
 
 #define MAX_PARTS 99999u
@@ -23,9 +24,12 @@ struct finish {
 	unsigned parts;
 	struct mkhct_source source;
 	char *recipe;
+	int lossless;
 	struct mkhct_output *output;
 	struct mkhct_report *report;
 	struct mkhct_progress progress;
+	int has_report;
+	int done; /* it is finished, whatever becomes of the report */
 	struct hct_diag *diag;
 };
 
@@ -33,6 +37,7 @@ struct finish {
 static hct_error find_parts(struct finish *f)
 {
 	int fd = openat(f->root, MKHCT_META_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC), plain = 0;
+	unsigned other = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *d;
 
@@ -47,12 +52,34 @@ static hct_error find_parts(struct finish *f)
 		int end = 0;
 
 		plain |= strcmp(d->d_name, "checkpoint.json") == 0;
+		f->has_report |= strcmp(d->d_name, mkhct_name_base(MKHCT_REPORT_NAME)) == 0;
 		if (sscanf(d->d_name, "checkpoint-%5u-of-%5u.json%n", &part, &parts, &end) == 2 &&
-		    end && !d->d_name[end] && part >= 1 && part <= parts && parts <= MAX_PARTS)
-			f->parts = parts;
+		    end && !d->d_name[end] && part >= 1 && part <= parts && parts <= MAX_PARTS) {
+			if (f->parts && f->parts != parts)
+				other = parts;
+			else
+				f->parts = parts;
+		}
 	}
 	closedir(dir);
-	if (f->parts)
+	if (other || (f->parts && plain)) {
+		unsigned parts = f->parts;
+
+		f->parts = 0; /* of which nothing is known */
+		if (!other)
+			return hct_fail(f->diag, HCT_ERR_EXISTS,
+					"%s: has checkpoints of %u parts and of one run; remove "
+					"those that are not of this bundle",
+					f->out, parts);
+		return hct_fail(f->diag, HCT_ERR_EXISTS,
+				"%s: has checkpoints of %u parts and of %u; remove those that are "
+				"not of this bundle",
+				f->out, parts < other ? parts : other,
+				parts < other ? other : parts);
+	}
+	if (!f->parts && !plain && f->has_report)
+		f->done = 1;
+	if (f->parts || f->done)
 		return HCT_OK;
 	return hct_fail(f->diag, HCT_ERR_EXISTS,
 			plain ? "%s: is not made in parts; run mkhct SRC OUT again to go on with it"
@@ -70,6 +97,11 @@ static hct_error read_part(struct finish *f, unsigned part, int may_be_gone,
 
 	err = mkhct_checkpoint_read(f->root, mkhct_output_state_name(&mode, name), f->out, out,
 				    f->diag);
+	if (err == HCT_ERR_CORRUPT)
+		hct_fail(f->diag, err,
+			 "%s: the checkpoint of part %u of %u is damaged; run mkhct --shards %u/%u "
+			 "with --restart",
+			 f->out, part, f->parts, part, f->parts);
 	if (!err && !*out && !may_be_gone)
 		err = hct_fail(f->diag, HCT_ERR_NOT_FOUND,
 			       "%s: part %u of %u is missing; run mkhct --shards %u/%u", f->out,
@@ -106,12 +138,16 @@ static hct_error open_first(struct finish *f)
 	if (!err) {
 		err = mkhct_checkpoint_source(first, &f->source, f->diag);
 		if (err)
-			hct_fail(f->diag, err, "%s: its checkpoint is damaged; make part 1 again",
+			hct_fail(f->diag, err,
+				 "%s: its checkpoint is damaged; make part 1 again, with --restart",
 				 f->out);
 	}
 	if (!err) {
-		f->recipe = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(
-			mkhct_checkpoint_document(first), "options"));
+		const cJSON *options = cJSON_GetObjectItemCaseSensitive(
+			mkhct_checkpoint_document(first), "options");
+
+		f->recipe = cJSON_PrintUnformatted(options);
+		f->lossless = strcmp(mkhct_json_text(options, "mode"), "lossless") == 0;
 		if (!f->recipe)
 			err = hct_fail(f->diag, HCT_ERR_NOMEM, "out of memory for the options");
 	}
@@ -163,6 +199,9 @@ static hct_error check_files(struct finish *f)
 		err = hct_reader_open_fd(fd, name, &reader, f->diag);
 		if (!err)
 			hct_reader_close(reader);
+		else if (err != HCT_ERR_IO && err != HCT_ERR_NOMEM)
+			hct_fail(f->diag, err, "%s; make its part again, with --restart",
+				 f->diag->text);
 	}
 	return err;
 }
@@ -172,7 +211,7 @@ static hct_error write_bundle(struct finish *f)
 	struct mkhct_bundle b = {.options = f->options,
 				 .source = &f->source,
 				 .recipe = f->recipe,
-				 .lossless = strstr(f->recipe, "\"mode\":\"lossless\"") != NULL,
+				 .lossless = f->lossless,
 				 .output = f->output,
 				 .progress = &f->progress,
 				 .started = hct_meter_now()};
@@ -188,7 +227,32 @@ static hct_error write_bundle(struct finish *f)
 		err = mkhct_bundle_write(&b, f->diag);
 	if (!err)
 		err = mkhct_bundle_finish(&b, &seconds, f->diag);
-	return err ? err : mkhct_bundle_print(&b, seconds, f->diag);
+	if (err)
+		return err;
+	f->done = 1;
+	return mkhct_bundle_print(&b, seconds, f->diag);
+}
+
+/* Nothing that the parts did is lost, and how to go on, where the line does not say so yet. */
+static void say_kept(const struct finish *f, hct_error err)
+{
+	int may_pass = err == HCT_ERR_IO || err == HCT_ERR_NO_SPACE || err == HCT_ERR_NOMEM ||
+		       err == HCT_ERR_INTERRUPTED;
+
+	if (may_pass)
+		hct_fail(f->diag, err,
+			 "%s; what is done is kept: run mkhct --finish %s again to go on",
+			 f->diag->text, f->out);
+	else
+		hct_fail(f->diag, err, "%s; what is done is kept", f->diag->text);
+}
+
+/* To be asked twice, or to be killed behind the last act, is no failure. */
+static hct_error say_finished(const struct finish *f)
+{
+	if (!f->options->quiet && !f->options->json)
+		printf("%s is finished already\n", f->out);
+	return mkhct_flush_output("standard output cannot be written", f->diag);
 }
 
 hct_error mkhct_finish(const struct mkhct_options *options, struct mkhct_events *events,
@@ -203,6 +267,10 @@ hct_error mkhct_finish(const struct mkhct_options *options, struct mkhct_events 
 	mkhct_progress_start(&f.progress, stderr, options->quiet, options->verbose, 0);
 	mkhct_progress_listen(&f.progress, events);
 	err = find_parts(&f);
+	if (!err && f.done) {
+		err = say_finished(&f);
+		goto out;
+	}
 	if (!err)
 		err = open_first(&f);
 	if (!err)
@@ -211,6 +279,9 @@ hct_error mkhct_finish(const struct mkhct_options *options, struct mkhct_events 
 		err = check_files(&f);
 	if (!err)
 		err = write_bundle(&f);
+	if (err && f.parts && !f.done)
+		say_kept(&f, err);
+out:
 	mkhct_output_close(f.output);
 	mkhct_report_free(f.report);
 	cJSON_free(f.recipe);

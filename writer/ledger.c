@@ -13,7 +13,7 @@
 #define FRAME     12 /* length and checksum */
 #define HEAD      64 /* of a record: see pack_head */
 #define PLAN      48 /* of a record that begins a tensor: see pack_plan */
-#define MAX_BYTES (INT64_C(1) << 31)
+#define MAX_BYTES (UINT64_C(1) << 31)
 #define MAX_WHY   4096
 
 enum { FRESH = 1, DROP = 2 }; /* what a record does: begins a tensor, drops one */
@@ -42,6 +42,15 @@ struct mkhct_ledger {
 static hct_error no_memory(const struct mkhct_ledger *l, struct hct_diag *diag)
 {
 	return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", l->name);
+}
+
+/* A record's length has 32 bits, and what is written is to be read again. */
+static hct_error too_long(const char *name, struct hct_diag *diag)
+{
+	return hct_fail(diag, HCT_ERR_LIMIT,
+			"%s: its ledger would have more than 2 GiB; cut the model into several "
+			"files",
+			name);
 }
 
 static hct_error corrupt(const struct mkhct_ledger *l, struct hct_diag *diag)
@@ -272,10 +281,17 @@ hct_error mkhct_ledger_open(int fd, const char *name, uint64_t bytes, struct mkh
 	uint8_t *text = NULL;
 	hct_error err = HCT_OK;
 
+	*out = NULL;
+	if (bytes > MAX_BYTES) {
+		err = hct_fail(diag, HCT_ERR_CORRUPT,
+			       "%s: its ledger is not what mkhct wrote; give --restart to begin "
+			       "anew",
+			       name);
+		goto out;
+	}
 	if (l)
 		l->name = strdup(name);
-	if (bytes <= MAX_BYTES)
-		text = malloc((size_t)bytes + 1);
+	text = malloc((size_t)bytes + 1);
 	if (!l || !l->name || !text) {
 		err = hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", name);
 		goto out;
@@ -379,6 +395,8 @@ static hct_error write_record(struct mkhct_ledger *l, uint8_t *record, size_t le
 {
 	hct_error err;
 
+	if (length > MAX_BYTES || l->bytes > MAX_BYTES - length)
+		return too_long(l->name, diag);
 	hct_store32(record, (uint32_t)(length - FRAME));
 	hct_store64(record + 4, hct_checksum(record + FRAME, length - FRAME));
 	if (lseek(l->fd, (off_t)l->bytes, SEEK_SET) < 0)

@@ -19,7 +19,7 @@ struct mkhct_ledger;
 
 /* fd: open for reading and writing, owned by the caller; name, for messages, is copied.  Reads the
  * first `bytes` of it, cuts off the rest, and goes on behind them.  Errors: HCT_ERR_CORRUPT when
- * these bytes are not what mkhct wrote, HCT_ERR_IO, HCT_ERR_NOMEM. */
+ * these bytes are not what mkhct wrote, or are more than 2 GiB, HCT_ERR_IO, HCT_ERR_NOMEM. */
 hct_error mkhct_ledger_open(int fd, const char *name, uint64_t bytes, struct mkhct_ledger **out,
 			    struct hct_diag *diag);
 /* NULL is allowed. */
@@ -43,8 +43,8 @@ void mkhct_ledger_tensor(const struct mkhct_ledger *l, size_t i, struct hct_appe
 hct_error mkhct_ledger_drop(struct mkhct_ledger *l, size_t i, struct hct_diag *diag);
 
 /* Adds what was appended since the last call, or since what was read; results: of all tensors.
- * Does not sync.  Errors: HCT_ERR_IO, HCT_ERR_NO_SPACE, HCT_ERR_NOMEM; then the ledger goes on from
- * its last good byte. */
+ * Does not sync.  Errors: HCT_ERR_LIMIT beyond 2 GiB, HCT_ERR_IO, HCT_ERR_NO_SPACE, HCT_ERR_NOMEM;
+ * then the ledger goes on from its last good byte. */
 hct_error mkhct_ledger_save(struct mkhct_ledger *l, const hct_appender *a,
 			    const struct mkhct_result *results, struct hct_diag *diag);
 

@@ -17,8 +17,7 @@ static const char *const lists[] = {[MKHCT_MANIFEST_FILE] = "files",
 				    [MKHCT_MANIFEST_FOLDER] = "folders",
 				    [MKHCT_MANIFEST_PART] = "parts"};
 
-/* The JSON of a file, or NULL when there is none to be had. */
-static cJSON *read_json(int root, const char *name)
+cJSON *mkhct_manifest_json(int root, const char *name)
 {
 	cJSON *json = NULL;
 	char *text = NULL;
@@ -80,7 +79,7 @@ static int add_json(struct mkhct_manifest *m, enum mkhct_manifest_kind kind, con
 hct_error mkhct_manifest_read(struct mkhct_manifest *m, int root, const char *name,
 			      struct hct_diag *diag)
 {
-	cJSON *json = read_json(root, name);
+	cJSON *json = mkhct_manifest_json(root, name);
 	const cJSON *in = cJSON_GetObjectItemCaseSensitive(json, MKHCT_MANIFEST_KEY);
 	hct_error err = HCT_OK;
 
@@ -164,17 +163,30 @@ hct_error mkhct_manifest_remove_parts(const struct mkhct_manifest *m, int root,
 	return HCT_OK;
 }
 
-void mkhct_manifest_remove_old(const struct mkhct_manifest *m, int root,
-			       int (*keep)(const char *name, void *arg), void *arg)
+/* What lies there, if anything, is not, or no longer, what mkhct wrote. */
+static int is_not_ours(int errnum)
+{
+	return errnum == ENOENT || errnum == ENOTDIR || errnum == ELOOP || errnum == EISDIR ||
+	       errnum == ENOTEMPTY || errnum == EEXIST || errnum == ENAMETOOLONG;
+}
+
+hct_error mkhct_manifest_remove_old(const struct mkhct_manifest *m, int root,
+				    int (*keep)(const char *name, void *arg), void *arg,
+				    struct hct_diag *diag)
 {
 	/* Backwards, so that what a folder holds comes before the folder. */
 	for (size_t i = m->count; i-- > 0;) {
 		const struct mkhct_manifest_item *item = &m->items[i];
+		int flags = item->kind == MKHCT_MANIFEST_FOLDER ? AT_REMOVEDIR : 0;
 
-		if (item->kind != MKHCT_MANIFEST_PART && !keep(item->name, arg))
-			(void)remove_below(root, item->name,
-					   item->kind == MKHCT_MANIFEST_FOLDER ? AT_REMOVEDIR : 0);
+		if (item->kind == MKHCT_MANIFEST_PART || keep(item->name, arg))
+			continue;
+		if (remove_below(root, item->name, flags) != 0 && !is_not_ours(errno))
+			return hct_fail_errno(diag, errno,
+					      "%s: cannot be removed, of the bundle that was there",
+					      item->name);
 	}
+	return HCT_OK;
 }
 
 void mkhct_manifest_free(struct mkhct_manifest *m)

@@ -1,11 +1,12 @@
 /* What mkhct wrote into a bundle: read back from the report of the bundle and from the
  * checkpoint of a run that was killed, both JSON:
  *
- *     {"files": [{"name": "a.json"}, {"name": "m.safetensors", "kind": "model"}],
+ *     {"files": [{"name": "a.json"}, {"name": "m.safetensors.hct"}],
  *      "folders": [{"name": "sub"}], "parts": [{"name": ".a.json.part"}]}
  *
- * where a "model" lies under its name with .hct behind it.  Both may have been damaged or
- * forged: a manifest holds only names that cannot lead out of the bundle. */
+ * in a checkpoint under the key "manifest".  The report has no parts, and of models the name of the
+ * source with "kind": "model": such a file lies under its name with .hct behind it.  Both may have
+ * been damaged or forged: a manifest holds only names that cannot lead out of the bundle. */
 #ifndef MKHCT_MANIFEST_H
 #define MKHCT_MANIFEST_H
 
@@ -33,6 +34,10 @@ struct mkhct_manifest {
 	size_t count, capacity;
 };
 
+/* The JSON of the file at name below the folder root, or NULL when there is none to be had; free
+ * with cJSON_Delete. */
+cJSON *mkhct_manifest_json(int root, const char *name);
+
 /* Adds what the JSON file at name below the folder root lists; a file that is not there
  * or is no such JSON lists nothing.  Errors: HCT_ERR_NOMEM. */
 hct_error mkhct_manifest_read(struct mkhct_manifest *m, int root, const char *name,
@@ -48,10 +53,12 @@ enum mkhct_manifest_kind mkhct_manifest_find(const struct mkhct_manifest *m, con
 hct_error mkhct_manifest_remove_parts(const struct mkhct_manifest *m, int root,
 				      struct hct_diag *diag);
 
-/* Removes files for which keep says 0, then folders for which it says 0 and that are
- * empty; what cannot be removed stays. */
-void mkhct_manifest_remove_old(const struct mkhct_manifest *m, int root,
-			       int (*keep)(const char *name, void *arg), void *arg);
+/* Removes files for which keep says 0, then folders for which it says 0 and that are empty.  What
+ * is not there, or is of another kind by now, and folders that hold something stay.  Errors:
+ * HCT_ERR_IO when something else cannot be removed; what is behind it is still there. */
+hct_error mkhct_manifest_remove_old(const struct mkhct_manifest *m, int root,
+				    int (*keep)(const char *name, void *arg), void *arg,
+				    struct hct_diag *diag);
 
 void mkhct_manifest_free(struct mkhct_manifest *m);
 

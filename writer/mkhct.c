@@ -18,8 +18,10 @@
 #include "writer/checkpoint.h"
 #include "writer/compress.h"
 #include "writer/finish.h"
+#include "writer/finished.h"
 #include "writer/goals.h"
 #include "writer/interrupt.h"
+#include "writer/measured.h"
 #include "writer/model.h"
 #include "writer/options.h"
 #include "writer/output.h"
@@ -185,6 +187,8 @@ static hct_error match(struct run *r)
 	const struct mkhct_checkpoint *c = r->output ? mkhct_output_checkpoint(r->output) : NULL;
 	hct_error err;
 
+	if (r->output && !r->options.dry_run && mkhct_output_is_finished(r->output))
+		return mkhct_finished_match(r->options.out, &r->source, r->recipe, &r->diag);
 	if (!c || r->options.dry_run)
 		return HCT_OK;
 	err = mkhct_checkpoint_match(c, &of, r->options.out, &r->diag);
@@ -226,6 +230,8 @@ static hct_error prepare(struct run *r)
 	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
 			     r->source.model_bytes + r->source.carried_bytes);
 	mkhct_progress_listen(&r->progress, r->events);
+	if (!o->dry_run)
+		mkhct_events_start(r->events, &r->source, o->out, r->recipe, o->jobs);
 	note_source(r);
 	for (unsigned i = 0; i < MKHCT_OPTIONS_NOTES && o->notes[i]; i++)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", o->notes[i]);
@@ -236,38 +242,6 @@ static hct_error prepare(struct run *r)
 				    "mkhct: note: --memory is enough for %u of %u threads",
 				    memory.threads, o->jobs);
 	return match(r);
-}
-
-static void measuring(void *progress, const char *what)
-{
-	char text[512];
-
-	snprintf(text, sizeof(text), "measuring %s", what);
-	mkhct_progress_tick(progress, text);
-}
-
-/* --policy adaptive. */
-static hct_error measure_spectra(struct run *r)
-{
-	hct_error err = HCT_OK;
-
-	for (size_t i = 0; !err && i < r->goals.count; i++) {
-		struct mkhct_model_goals *goals = &r->goals.models[i];
-		struct mkhct_model model;
-
-		err = mkhct_model_open(goals->entry, &model, &r->diag);
-		if (err)
-			return err;
-		err = goals->count == model.st.count
-			      ? mkhct_model_map(&model, &r->diag)
-			      : hct_fail(&r->diag, HCT_ERR_CHANGED, "%s: changed meanwhile",
-					 goals->entry->path);
-		if (!err)
-			err = mkhct_survey_spectra(r->compressor, &model, goals, measuring,
-						   &r->progress, &r->diag);
-		mkhct_model_close(&model);
-	}
-	return err;
 }
 
 /* Errors that an earlier run has measured; 1 when they are there. */
@@ -294,6 +268,7 @@ static int recall_errors(struct run *r)
 static hct_error keep_errors(struct run *r)
 {
 	struct mkhct_checkpoint *c = mkhct_output_checkpoint(r->output);
+	hct_error err;
 	int rc = 0;
 
 	if (!r->goals.open)
@@ -304,31 +279,52 @@ static hct_error keep_errors(struct run *r)
 		rc = mkhct_checkpoint_set_errors(c, (size_t)(m->entry - r->source.entries),
 						 m->goals, m->decisions, m->count);
 	}
-	return rc ? hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the checkpoint")
-		  : mkhct_output_save(r->output, &r->diag);
+	if (rc)
+		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the checkpoint");
+	err = mkhct_output_save(r->output, &r->diag);
+	if (err)
+		return err;
+	mkhct_output_keep(r->output);
+	return mkhct_output_drop_measured(r->output, &r->diag);
+}
+
+/* What earlier runs have measured, and where to note what this one does. */
+static hct_error begin_measured(struct run *r, struct mkhct_measured **out)
+{
+	const struct mkhct_measured_pace pace = {.every = (unsigned)r->options.interval_tensors,
+						 .seconds = r->options.interval_seconds};
+	struct mkhct_checkpoint_of of = checkpoint_of(r);
+	hct_error err;
+
+	if (r->options.dry_run || !r->goals.open)
+		return HCT_OK;
+	err = mkhct_measured_begin(r->output, r->options.out, &of, &pace, out, &r->diag);
+	if (!err && mkhct_measured_count(*out))
+		mkhct_progress_note(&r->progress,
+				    "mkhct: note: %zu measurements of an earlier run are kept",
+				    mkhct_measured_count(*out));
+	return err;
 }
 
 /* Turns targets into errors, and for a dry run forecasts all tensors. */
 static hct_error resolve(struct run *r, double *model_bytes)
 {
 	const struct mkhct_wish *wish = &r->options.policy.wish;
-	struct mkhct_budget budget = {.wish = wish,
-				      .source = &r->source,
-				      .options = r->recipe,
-				      .tick = measuring,
-				      .tick_arg = &r->progress};
+	struct mkhct_budget budget = {
+		.wish = wish, .source = &r->source, .options = r->recipe, .progress = &r->progress};
 	struct hct_diag note = {""};
-	hct_error err = HCT_OK;
+	hct_error err;
 
 	if (recall_errors(r))
 		return HCT_OK;
+	err = begin_measured(r, &budget.measured);
 	if (wish->kind == MKHCT_WISH_SIZE)
 		budget.rest = (double)r->source.carried_bytes +
 			      mkhct_report_forecast(&r->source, &r->goals, r->recipe);
-	if (mkhct_wish_is_budget(wish))
+	if (!err && mkhct_wish_is_budget(wish))
 		err = mkhct_budget_meet(&budget, r->compressor, &r->goals, &note, &r->diag);
-	else if (r->goals.open)
-		err = measure_spectra(r);
+	else if (!err && r->goals.open)
+		err = mkhct_budget_adapt(&budget, r->compressor, &r->goals, &r->diag);
 	if (!err && r->options.dry_run && !mkhct_wish_is_budget(wish))
 		err = mkhct_budget_forecast(&budget, r->compressor, &r->goals, &r->diag);
 	if (!err && r->options.dry_run)
@@ -336,6 +332,7 @@ static hct_error resolve(struct run *r, double *model_bytes)
 	mkhct_progress_clear(&r->progress);
 	if (!err && *note.text)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
+	mkhct_measured_end(budget.measured, r->output, err);
 	return err;
 }
 
@@ -376,49 +373,91 @@ static void say_part(struct run *r)
 		       r->options.part, r->options.parts, r->options.out, r->options.out);
 }
 
+/* What earlier runs have done of an entry: bytes of the source, and whole tensors. */
+static hct_error count_done(const struct mkhct_entry *entry, const struct mkhct_state *state,
+			    uint64_t *bytes, uint64_t *tensors, struct hct_diag *diag)
+{
+	struct mkhct_model model;
+	hct_error err;
+
+	if (state->status == MKHCT_COMPLETED) {
+		const cJSON *count = cJSON_GetObjectItemCaseSensitive(state->report, "tensors");
+
+		*bytes += entry->size;
+		*tensors += cJSON_IsNumber(count) && count->valuedouble > 0
+				    ? (uint64_t)count->valuedouble
+				    : 0;
+	}
+	if (state->status != MKHCT_IN_PROGRESS || entry->kind != MKHCT_MODEL || !state->tensors)
+		return HCT_OK;
+	err = mkhct_model_open(entry, &model, diag);
+	if (err)
+		return err;
+	for (size_t i = 0; i < state->tensors && i < model.st.count; i++, ++*tensors)
+		*bytes += hct_tensor_bytes(&model.st.tensors[i]);
+	mkhct_model_close(&model);
+	return HCT_OK;
+}
+
 /* Tells how much there is to do, and how much of it is done. */
-static void begin_progress(struct run *r)
+static hct_error begin_progress(struct run *r)
 {
 	const struct mkhct_checkpoint *c = mkhct_output_checkpoint(r->output);
 	uint64_t total = 0, done = 0, tensors = 0;
 
 	for (size_t i = 0; i < r->source.count; i++) {
 		struct mkhct_state state;
+		hct_error err;
 
 		mkhct_checkpoint_state(c, i, &state);
 		if (state.status == MKHCT_SKIPPED)
 			continue;
 		total += r->source.entries[i].size;
-		done += state.status == MKHCT_COMPLETED ? r->source.entries[i].size : 0;
-		tensors += state.tensors;
+		err = count_done(&r->source.entries[i], &state, &done, &tensors, &r->diag);
+		if (err)
+			return err;
 	}
-	hct_meter_start(&r->progress.meter, total);
-	mkhct_events_start(r->events, &r->source, r->options.out, r->recipe, r->options.jobs);
+	mkhct_progress_work(&r->progress, total);
 	if (done || tensors)
 		mkhct_events_resume(r->events, done, tensors);
+	return HCT_OK;
+}
+
+/* Others see from now on, while this one measures, that OUT is being made. */
+static hct_error begin_output(struct run *r)
+{
+	struct mkhct_checkpoint_of of = checkpoint_of(r);
+	hct_error err = mkhct_output_begin(r->output, &of, &r->diag);
+
+	r->begun = err != HCT_ERR_EXISTS;
+	return err;
+}
+
+static hct_error say_finished(struct run *r)
+{
+	if (!r->options.quiet && !r->options.json)
+		printf("%s is finished already\n", r->options.out);
+	return mkhct_flush_output("standard output cannot be written", &r->diag);
 }
 
 static hct_error write_bundle(struct run *r, double started)
 {
-	struct mkhct_checkpoint_of of = checkpoint_of(r);
 	struct mkhct_bundle b;
 	double seconds;
 	hct_error err;
 
 	err = mkhct_report_create(&r->source, r->recipe, r->lossless, &r->report, &r->diag);
-	if (err)
-		return err;
-	r->begun = 1;
-	err = mkhct_output_begin(r->output, &of, &r->diag);
 	if (!err)
 		err = keep_errors(r);
 	if (err)
 		return err;
-	begin_progress(r);
-	err = mkhct_work_expect(
-		&r->progress.meter, &r->source, mkhct_output_checkpoint(r->output),
-		r->lossless ? NULL : &r->goals,
-		!r->lossless || r->options.sample_given ? r->options.quality_sample : 0, &r->diag);
+	err = begin_progress(r);
+	if (!err)
+		err = mkhct_work_expect(
+			&r->progress.meter, &r->source, mkhct_output_checkpoint(r->output),
+			r->lossless ? NULL : &r->goals,
+			!r->lossless || r->options.sample_given ? r->options.quality_sample : 0,
+			&r->diag);
 	if (err)
 		return err;
 	warn_of_environment(r);
@@ -462,6 +501,10 @@ static hct_error run(struct run *r)
 		return mkhct_finish(o, r->events, &r->diag);
 	if (!err)
 		err = prepare(r);
+	if (!err && !o->dry_run && mkhct_output_is_finished(r->output))
+		return say_finished(r);
+	if (!err && !o->dry_run)
+		err = begin_output(r);
 	if (!err)
 		err = resolve(r, &model_bytes);
 	if (err)

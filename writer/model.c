@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -88,17 +89,34 @@ hct_error mkhct_model_unchanged(const struct mkhct_model *m, struct hct_diag *di
 	return mkhct_entry_unchanged(m->entry, m->disk_fd, diag);
 }
 
-/* A clone without Git LFS holds small text files in place of the weights. */
-static hct_error refuse_lfs_pointer(const struct mkhct_model *m, const uint8_t *first, size_t n,
-				    struct hct_diag *diag)
+/* What a download leaves under the name of a model that it did not get; text ends with a NUL.
+ * A header's length would make these files of 10^18 bytes, which helps nobody. */
+static hct_error refuse_text(const struct mkhct_model *m, const char *text, struct hct_diag *diag)
 {
-	static const char pointer[] = "version https://git-lfs";
+	static const struct {
+		const char *begins, *what;
+	} texts[] = {
+		{"version https://git-lfs",
+		 "a Git LFS pointer and not the weights; run 'git lfs pull' there, or get the file "
+		 "with 'hf download'"},
+		{"<!doctype", "a web page and not the weights"},
+		{"<html", "a web page and not the weights"},
+		{"<?xml", "a server's message and not the weights"},
+		{"{\"error", "a server's message and not the weights"},
+		{"entry not found", "a server's message and not the weights"},
+		{"access to model", "a server's message and not the weights"},
+		{"invalid username", "a server's message and not the weights"},
+	};
 
-	if (n < sizeof(pointer) - 1 || memcmp(first, pointer, sizeof(pointer) - 1) != 0)
-		return HCT_OK;
-	return hct_fail(diag, HCT_ERR_SAFETENSORS,
-			"%s: a Git LFS pointer and not the weights; run 'git lfs pull' there",
-			m->entry->path);
+	text += strspn(text, " \t\r\n");
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+		if (strncasecmp(text, texts[i].begins, strlen(texts[i].begins)) == 0)
+			return hct_fail(diag, HCT_ERR_SAFETENSORS, "%s: %s%s", m->entry->path,
+					texts[i].what,
+					i ? "; download the file itself, with 'hf download' for "
+					    "instance"
+					  : "");
+	return HCT_OK;
 }
 
 static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
@@ -106,7 +124,7 @@ static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
 	const char *path = m->entry->path;
 	uint64_t size = m->entry->size;
 	uint8_t first[64] = {0};
-	size_t n = size < sizeof(first) ? (size_t)size : sizeof(first);
+	size_t n = size < sizeof(first) ? (size_t)size : sizeof(first) - 1;
 	struct hct_diag why = {""};
 	uint8_t *header = NULL;
 	size_t length;
@@ -114,7 +132,7 @@ static hct_error parse_header(struct mkhct_model *m, struct hct_diag *diag)
 
 	err = mkhct_patient_read(m->fd, path, first, n, 0, diag);
 	if (!err)
-		err = refuse_lfs_pointer(m, first, n, diag);
+		err = refuse_text(m, (const char *)first, diag);
 	if (err)
 		return err;
 	if (n < 8)

@@ -1,6 +1,5 @@
 #include "names.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,12 +165,4 @@ int mkhct_name_is_safe(const char *name)
 		if (!*s)
 			return 1;
 	}
-}
-
-int mkhct_json_add_u64(cJSON *object, const char *key, uint64_t value)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "%" PRIu64, value);
-	return cJSON_AddRawToObject(object, key, text) ? 0 : -1;
 }

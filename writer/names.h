@@ -6,9 +6,10 @@
 #define MKHCT_NAMES_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 #include <cjson/cJSON.h>
+
+#include "writer/json.h"
 
 #define MKHCT_MODEL_SUFFIX ".safetensors"
 #define MKHCT_HCT_SUFFIX   ".hct"
@@ -36,8 +37,5 @@ char *mkhct_name_from_json(const cJSON *object);
 
 /* A relative path without empty components, "." or "..". */
 int mkhct_name_is_safe(const char *name);
-
-/* Adds an integer exactly (a cJSON number is a double).  Returns 0 or -1. */
-int mkhct_json_add_u64(cJSON *object, const char *key, uint64_t value);
 
 #endif

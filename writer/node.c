@@ -77,6 +77,8 @@ static int add_quality(cJSON *object, const struct mkhct_written *m, size_t i)
 	return mkhct_node_add_rounded(object, "relative_squared_error", mkhct_result_error(r)) ==
 				       0 &&
 			       mkhct_node_add_cosine(object, mkhct_result_cosine(r)) == 0 &&
+			       (!r->plan.note ||
+				cJSON_AddStringToObject(object, "note", r->plan.note)) &&
 			       add_tile(object, &r->plan) == 0 &&
 			       cJSON_AddNumberToObject(object, "layers", r->plan.layers)
 		       ? 0
@@ -146,7 +148,7 @@ static int add_tallies(cJSON *object, const struct mkhct_written *m)
 {
 	const struct hct_safetensors *st = m->st;
 	cJSON *sums = cJSON_AddObjectToObject(object, MKHCT_NODE_SUMS), *lossy, *exact;
-	struct mkhct_excuses excuses = {.count = 0};
+	struct mkhct_excuses excuses = {.count = 0}, notes = {.count = 0};
 	struct mkhct_tally tallies[2];
 
 	mkhct_tally_begin(&tallies[0]);
@@ -158,12 +160,14 @@ static int add_tallies(cJSON *object, const struct mkhct_written *m)
 		mkhct_tally_add(&tallies[is_lossy(m, i)], &st->tensors[i], coding.stored_bytes,
 				&m->results[i]);
 		mkhct_excuses_add(&excuses, st->tensors[i].name, &m->results[i]);
+		mkhct_excuses_add_note(&notes, st->tensors[i].name, &m->results[i]);
 	}
 	if (!sums || mkhct_json_add_u64(sums, "header_bytes", st->header_len) != 0)
 		return -1;
 	exact = cJSON_AddObjectToObject(sums, "lossless");
 	lossy = cJSON_AddObjectToObject(sums, "lossy");
-	return exact && lossy && mkhct_excuses_write(&excuses, exact) == 0 &&
+	return exact && lossy && mkhct_excuses_write(&excuses, MKHCT_EXCUSES_WHY, exact) == 0 &&
+			       mkhct_excuses_write(&notes, MKHCT_EXCUSES_NOTE, lossy) == 0 &&
 			       mkhct_tally_write(&tallies[0], exact) == 0 &&
 			       mkhct_tally_write(&tallies[1], lossy) == 0
 		       ? 0
@@ -301,7 +305,10 @@ static int count_model(const cJSON *node, struct mkhct_node_sums *out)
 {
 	const cJSON *sums = cJSON_GetObjectItemCaseSensitive(node, MKHCT_NODE_SUMS);
 
-	mkhct_excuses_read(cJSON_GetObjectItemCaseSensitive(sums, "lossless"), &out->excuses);
+	mkhct_excuses_read(cJSON_GetObjectItemCaseSensitive(sums, "lossless"), MKHCT_EXCUSES_WHY,
+			   &out->excuses);
+	mkhct_excuses_read(cJSON_GetObjectItemCaseSensitive(sums, "lossy"), MKHCT_EXCUSES_NOTE,
+			   &out->notes);
 	return mkhct_json_get_count(node, "tensors", &out->tensors) == 0 &&
 			       mkhct_json_get_count(sums, "header_bytes", &out->header_bytes) ==
 				       0 &&

@@ -44,6 +44,7 @@ struct mkhct_node_sums {
 	uint64_t source_bytes, stored_bytes, tensors, header_bytes;
 	struct mkhct_tally lossy, exact;
 	struct mkhct_excuses excuses; /* of tensors in exact */
+	struct mkhct_excuses notes;   /* of those in lossy */
 };
 
 /* From the text of the numbers, also where they are raw: the same whether this run made the node or

@@ -434,7 +434,7 @@ static hct_error take_operands(int argc, char **argv, struct mkhct_options *out,
 	}
 	if (missing == 2 || (missing == 1 && !out->dry_run))
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s is missing",
-				missing == 2 ? "SRC" : "OUT");
+				missing == 2 && !out->finish ? "SRC" : "OUT");
 	if (missing < 0)
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "'%s' is one argument too many",
 				argv[optind + 2]);

@@ -46,22 +46,29 @@ hct_error mkhct_output_open(const char *path, const struct mkhct_source *source,
 			    const struct mkhct_output_mode *mode, struct mkhct_output **out,
 			    struct hct_diag *diag);
 
+/* 1 when a part is asked for and a finished bundle lies there: then it must not be begun. */
+int mkhct_output_is_finished(const struct mkhct_output *o);
+
 /* Creates the folders, removes the remains of a run that is not gone on with, and writes the
  * checkpoint: the one that was found, which is matched with `of` unless that is NULL, or a new one.
- */
+ * Of several that begin at the same moment one goes on, or one for each part.  Errors:
+ * HCT_ERR_EXISTS when another mkhct is at work on it or has been meanwhile, or when another part
+ * was begun with other options or of another source; those of mkhct_output_open. */
 hct_error mkhct_output_begin(struct mkhct_output *o, const struct mkhct_checkpoint_of *of,
 			     struct hct_diag *diag);
 
 /* The checkpoint: of an unfinished bundle once it is open, and of any once it is begun. */
 struct mkhct_checkpoint *mkhct_output_checkpoint(const struct mkhct_output *o);
 
-/* Takes over what another part has done.  Errors: HCT_ERR_EXISTS when it was made of another source
- * or with other options, HCT_ERR_NOMEM. */
+/* Takes over what another part has done.  Errors: HCT_ERR_EXISTS and a line with what differs when
+ * it was made of another source or with other options, HCT_ERR_NOMEM. */
 hct_error mkhct_output_merge(struct mkhct_output *o, const struct mkhct_checkpoint *other,
 			     unsigned part, struct hct_diag *diag);
 
 /* Puts the checkpoint, as it is now, on the disk. */
 hct_error mkhct_output_save(struct mkhct_output *o, struct hct_diag *diag);
+/* Bytes of it there; 0 when there is none. */
+uint64_t mkhct_output_saved_bytes(const struct mkhct_output *o);
 
 /* Bytes free on the file system of the output, once begun; UINT64_MAX when unknown. */
 uint64_t mkhct_output_space(const struct mkhct_output *o);
@@ -75,6 +82,11 @@ hct_error mkhct_output_create(struct mkhct_output *o, size_t i, int *fd, const c
 /* The same for the ledger of entry i. */
 hct_error mkhct_output_ledger(struct mkhct_output *o, size_t i, int *fd, struct hct_diag *diag);
 
+/* The same for what was measured (measured.h), with what it has from an earlier run. */
+hct_error mkhct_output_measured(struct mkhct_output *o, int *fd, struct hct_diag *diag);
+/* Removes it, unless there is none.  Errors: HCT_ERR_IO, HCT_ERR_NOMEM. */
+hct_error mkhct_output_drop_measured(struct mkhct_output *o, struct hct_diag *diag);
+
 /* 1 when the file of entry i, COMPLETED by an earlier run, is there with all its bytes; of one that
  * is IN_PROGRESS, when it and its ledger have all that the checkpoint speaks of. */
 int mkhct_output_has(const struct mkhct_output *o, size_t i);
@@ -87,12 +99,16 @@ hct_error mkhct_output_reopen(const struct mkhct_output *o, size_t i, int *fd, c
 hct_error mkhct_output_sync(int fd, const char *name, struct hct_diag *diag);
 
 /* Gives all files their names, removes those of the old bundle that are not part of the
- * new one, syncs the folders and removes checkpoints and ledgers.  Call it when every file was
- * created and synced.  When it fails the bundle stays unfinished; the next run goes on with it. */
+ * new one, syncs the folders and removes checkpoints and ledgers.  The old report goes first and
+ * the new one comes last: as long as there is a report, all that it tells of is there.  Call it
+ * when every file was created and synced.  When it fails the bundle stays unfinished; the next run
+ * goes on with it. */
 hct_error mkhct_output_commit(struct mkhct_output *o, struct hct_diag *diag);
 
-/* Ends a part: everything stays as it is. */
+/* Something is done that is worth keeping: everything stays as it is. */
 void mkhct_output_keep(struct mkhct_output *o);
+/* What was begun cannot be done: unless some of it is, nothing is kept, also of earlier runs. */
+void mkhct_output_give_up(struct mkhct_output *o);
 
 /* 1 when closing it keeps what was done for a later run. */
 int mkhct_output_is_kept(const struct mkhct_output *o);

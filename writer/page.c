@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 
 #include "codec/units.h"
+#include "writer/excuses.h"
 #include "writer/page_plot.h"
 #include "writer/page_rows.h"
 #include "writer/page_style.h"
@@ -318,6 +319,28 @@ static void print_reasons(const struct page *p)
 	fputs("</tbody></table></div>\n", p->out);
 }
 
+/* What was not tried of some. */
+static void print_notes(const struct page *p)
+{
+	const cJSON *lossy = cJSON_GetObjectItemCaseSensitive(p->report, "lossy"), *note;
+
+	cJSON_ArrayForEach(note, cJSON_GetObjectItemCaseSensitive(lossy, MKHCT_EXCUSES_NOTE))
+	{
+		const cJSON *first = cJSON_GetObjectItemCaseSensitive(note, "first");
+		const char *why =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(note, "reason"));
+		const char *name = cJSON_GetStringValue(cJSON_GetArrayItem(first, 0));
+		double tensors = number(note, "tensors");
+
+		fprintf(p->out, "<p class=\"note\">%.0f %s: ", tensors,
+			tensors == 1 ? "tensor" : "tensors");
+		mkhct_page_text(p->out, why ? why : "");
+		fputs(tensors == 1 ? ": <bdi>" : "; the first is <bdi>", p->out);
+		mkhct_page_text(p->out, name ? name : "");
+		fputs("</bdi>.</p>\n", p->out);
+	}
+}
+
 /* All tensors ----------------------------------------------------------------------- */
 
 static void print_row(FILE *out, const struct mkhct_page_row *row, int files)
@@ -431,6 +454,7 @@ hct_error mkhct_page_write(const cJSON *report, FILE *out, struct hct_diag *diag
 		print_kinds(&p);
 		print_worst(&p);
 		print_reasons(&p);
+		print_notes(&p);
 		print_tensors(&p);
 		fprintf(out, "<script>%s</script>\n</body>\n</html>\n", mkhct_page_script);
 	}

@@ -184,6 +184,8 @@ static int add_row(struct mkhct_page_rows *rows, const char *file, const cJSON *
 /* One after the other, so that only one is in memory as objects. */
 static int read_text(struct mkhct_page_rows *rows, const char *file, const char *list)
 {
+	const char *behind = list + strlen(list);
+
 	while (*list) {
 		const char *end = NULL;
 		cJSON *tensor;
@@ -192,7 +194,8 @@ static int read_text(struct mkhct_page_rows *rows, const char *file, const char 
 		list += strspn(list, "[], \t\r\n");
 		if (*list != '{')
 			return 0;
-		tensor = cJSON_ParseWithOpts(list, &end, 0);
+		/* With the length, or each call would look for the end of the text. */
+		tensor = cJSON_ParseWithLengthOpts(list, (size_t)(behind - list), &end, 0);
 		if (!tensor)
 			return -1;
 		rc = add_row(rows, file, tensor);

@@ -2,230 +2,45 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "codec/hct.h"
-#include "codec/io.h"
 #include "writer/interrupt.h"
-#include "writer/plan.h"
-#include "writer/work.h"
+#include "writer/jobs.h"
 
-#define AHEAD   (64u << 20) /* bytes planned ahead: a plan looks at pages all over its tensor */
-#define BEHIND  (16u << 20) /* map and page cache are let go in steps of this */
-#define KEPT    (1u << 20)  /* a slot's buffer, when it is not in use */
-#define RETRIES 3           /* of a job that found no memory, or could not read the source */
+#define AHEAD  (64u << 20) /* bytes planned ahead: a plan looks at pages all over its tensor */
+#define BEHIND (16u << 20) /* map and page cache are let go in steps of this */
 
 typedef struct mkhct_pipeline pipeline;
 typedef struct mkhct_plan_slot plan_slot;
 typedef struct mkhct_chunk_slot chunk_slot;
 typedef enum mkhct_slot_state slot_state;
 
-/* Jobs ------------------------------------------------------------------------------ */
-
-static int has_failed(pipeline *p)
+const struct hct_goal *mkhct_pipeline_goal(const pipeline *p, size_t i)
 {
-	int failed;
+	const struct mkhct_task *task = p->task;
 
-	pthread_mutex_lock(&p->lock);
-	failed = p->error != HCT_OK;
-	pthread_mutex_unlock(&p->lock);
-	return failed;
+	return task->goals && !(task->results && task->results[i].failed) ? &task->goals[i] : NULL;
 }
 
-static void job_done(pipeline *p, slot_state *state, const struct hct_tensor *tensor, hct_error err,
-		     const struct hct_diag *diag)
+void mkhct_pipeline_warn(const pipeline *p, const char *format, ...)
 {
-	pthread_mutex_lock(&p->lock);
-	*state = MKHCT_READY;
-	if (err && !p->error) {
-		p->error = err;
-		p->error_tensor = (size_t)(tensor - p->model->st.tensors);
-		p->diag = *diag;
-	}
-	if (p->awaited && (p->awaited == state || p->error))
-		pthread_cond_signal(&p->moved);
-	pthread_mutex_unlock(&p->lock);
-}
+	va_list args;
+	char *line;
+	int n;
 
-/* A goal for a tensor; NULL: without loss. */
-static const struct hct_goal *goal_of(const pipeline *p, const struct hct_tensor *t)
-{
-	size_t i = (size_t)(t - p->model->st.tensors);
-
-	if (!p->task->goals || (p->task->results && p->task->results[i].failed))
-		return NULL;
-	return &p->task->goals[i];
-}
-
-/* Short of memory, or a disk or network that hiccups: the next attempt may do. */
-static int may_pass(hct_error err)
-{
-	return err == HCT_ERR_NOMEM || err == HCT_ERR_IO;
-}
-
-/* A tenth of a second, then four, then more; 0 when a signal came meanwhile. */
-static int pause_before(unsigned attempt)
-{
-	const struct timespec tenth = {.tv_nsec = 100000000};
-
-	for (unsigned i = 0; i < 1u << 2 * attempt; i++) {
-		if (mkhct_interrupt_check(NULL))
-			return 0;
-		nanosleep(&tenth, NULL);
-	}
-	return 1;
-}
-
-/* Runs work(arg), which may read the model, and again when it may pass. */
-static hct_error attempt(pipeline *p, hct_error (*work)(void *), void *arg, unsigned *retries,
-			 struct hct_diag *diag)
-{
-	hct_error err = HCT_OK;
-
-	for (unsigned i = 0; !has_failed(p); i++) {
-		err = mkhct_model_guard(p->model, work, arg, diag);
-		if (!may_pass(err) || i == RETRIES || !pause_before(i))
-			break;
-		++*retries;
-	}
-	return err;
-}
-
-struct plan_work {
-	plan_slot *slot;
-	hct_encoder *encoder;
-	struct hct_diag *diag;
-};
-
-static hct_error make_plan(void *arg)
-{
-	struct plan_work *w = arg;
-	const plan_slot *s = w->slot;
-	const struct hct_goal *goal = s->failed ? NULL : goal_of(s->pipeline, s->tensor);
-
-	return mkhct_plan_tensor(s->pipeline->model, s->tensor, w->encoder, goal, &w->slot->plan,
-				 w->diag);
-}
-
-static void plan_job(void *arg, unsigned worker)
-{
-	plan_slot *s = arg;
-	pipeline *p = s->pipeline;
-	struct hct_diag diag = {""};
-	struct plan_work work = {s, p->c->encoders[worker], &diag};
-	double start = hct_meter_now();
-	hct_error err = attempt(p, make_plan, &work, &s->retries, &diag);
-
-	if (err == HCT_ERR_NOMEM && goal_of(p, s->tensor)) {
-		s->failed = 1;
-		err = attempt(p, make_plan, &work, &s->retries, &diag);
-	}
-	mkhct_model_let_go(p->model, p->model->st.header_len + s->tensor->begin,
-			   p->model->st.header_len + s->tensor->end);
-	mkhct_work_planned(p->meter, s->tensor, goal_of(p, s->tensor), hct_meter_now() - start);
-	if (!err && s->plan) {
-		s->memory = hct_plan_memory(s->plan);
-		pthread_mutex_lock(&p->lock);
-		p->plan_bytes += s->memory;
-		pthread_mutex_unlock(&p->lock);
-	}
-	job_done(p, &s->state, s->tensor, err, &diag);
-}
-
-struct chunk_work {
-	chunk_slot *slot;
-	hct_encoder *encoder;
-	struct hct_diag *diag;
-};
-
-/* Copies the payloads, which the encoder's next call would overwrite. */
-static hct_error keep_payloads(chunk_slot *s, struct hct_diag *diag)
-{
-	size_t total = 0, at = 0;
-
-	for (unsigned l = 0; l < s->encoded.layer_count; l++)
-		total += s->encoded.layers[l].length;
-	if (total + HCT_CHECK_PAD > s->capacity) {
-		uint8_t *grown = realloc(s->payload, total + HCT_CHECK_PAD);
-
-		if (!grown)
-			return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory",
-					s->pipeline->model->entry->path);
-		s->payload = grown;
-		s->capacity = total + HCT_CHECK_PAD;
-	}
-	for (unsigned l = 0; l < s->encoded.layer_count; l++) {
-		struct hct_encoded_layer *layer = &s->encoded.layers[l];
-
-		memcpy(s->payload + at, layer->payload, layer->length);
-		layer->payload = s->payload + at;
-		at += layer->length;
-	}
-	memset(s->payload + total, 0, HCT_CHECK_PAD);
-	s->length = total;
-	return HCT_OK;
-}
-
-static hct_error encode(void *arg)
-{
-	struct chunk_work *w = arg;
-	chunk_slot *s = w->slot;
-	const hct_plan *plan = s->planned->plan;
-	const uint8_t *data = mkhct_model_data(s->pipeline->model, s->planned->tensor) +
-			      s->number * hct_plan_chunk_bytes(plan);
-	hct_error err;
-
-	err = hct_encode_chunk(w->encoder, plan, s->number, data, &s->encoded, w->diag);
-	if (err)
-		return err;
-	return keep_payloads(s, w->diag);
-}
-
-static void chunk_job(void *arg, unsigned worker)
-{
-	chunk_slot *s = arg;
-	pipeline *p = s->pipeline;
-	struct hct_diag diag = {""};
-	struct chunk_work work = {s, p->c->encoders[worker], &diag};
-	const struct hct_tensor *tensor = s->planned->tensor;
-	double start = hct_meter_now();
-	hct_error err = attempt(p, encode, &work, &s->retries, &diag);
-
-	if (!err && s->planned->plan)
-		mkhct_work_coded(p->meter, tensor, goal_of(p, tensor),
-				 hct_plan_chunk_length(s->planned->plan, s->number),
-				 hct_meter_now() - start);
-	job_done(p, &s->state, s->planned->tensor, err, &diag);
-}
-
-/* Reads a chunk back from the file and decodes it. */
-static void check_job(void *arg, unsigned worker)
-{
-	chunk_slot *s = arg;
-	pipeline *p = s->pipeline;
-	const struct hct_tensor *tensor = s->planned->tensor;
-	double start = hct_meter_now();
-	struct hct_diag diag = {""};
-	hct_error err = HCT_OK;
-
-	if (!has_failed(p)) {
-		err = hct_read_at(p->out, p->out_name, s->payload, s->length, s->offset, &diag);
-		if (!err)
-			err = hct_check_chunk(p->c->encoders[worker], s->planned->plan, s->number,
-					      &s->encoded, &diag);
-	}
-	mkhct_work_checked(p->meter, tensor, goal_of(p, tensor), hct_meter_now() - start);
-	job_done(p, &s->state, s->planned->tensor, err, &diag);
-}
-
-/* The caller's thread ---------------------------------------------------------------- */
-
-static plan_slot *plan_of(pipeline *p, size_t tensor)
-{
-	return &p->c->plans[tensor % MKHCT_PLANS];
+	if (!p->task->warn)
+		return;
+	va_start(args, format);
+	n = vasprintf(&line, format, args);
+	va_end(args);
+	if (n < 0)
+		return;
+	p->task->warn(p->task->arg, line);
+	free(line);
 }
 
 static chunk_slot *chunk_at(pipeline *p, uint64_t position)
@@ -262,8 +77,7 @@ static void free_plan(pipeline *p, plan_slot *s)
 	*s = (plan_slot){.state = MKHCT_IDLE};
 }
 
-/* A plan that is not going to be used. */
-static void unplan(pipeline *p, plan_slot *s)
+void mkhct_pipeline_unplan(pipeline *p, plan_slot *s)
 {
 	p->tables -= s->tables;
 	free_plan(p, s);
@@ -274,15 +88,17 @@ static void submit_plans(pipeline *p)
 	const struct hct_tensor *tensors = p->model->st.tensors;
 
 	while (p->to_plan < p->model->st.count && p->to_plan - p->to_append < MKHCT_PLANS) {
-		plan_slot *s = plan_of(p, p->to_plan);
+		plan_slot *s = mkhct_pipeline_plan(p, p->to_plan);
 
 		if (p->to_plan > p->to_submit &&
 		    (tensors[p->to_plan].begin - tensors[p->to_submit].begin > AHEAD ||
 		     plan_bytes(p) > p->c->memory.plan_bytes))
 			return;
-		*s = (plan_slot){
-			.pipeline = p, .tensor = &tensors[p->to_plan], .state = MKHCT_AT_WORK};
-		hct_pool_submit(p->c->pool, plan_job, s);
+		*s = (plan_slot){.pipeline = p,
+				 .tensor = &tensors[p->to_plan],
+				 .goal = mkhct_pipeline_goal(p, p->to_plan),
+				 .state = MKHCT_AT_WORK};
+		hct_pool_submit(p->c->pool, mkhct_jobs_plan, s);
 		p->to_plan++;
 	}
 }
@@ -327,12 +143,12 @@ static hct_error claim_tables(pipeline *p, plan_slot *s, struct hct_diag *diag)
 static hct_error submit_chunks(pipeline *p, struct hct_diag *diag)
 {
 	while (p->to_submit < p->to_plan && p->tail - p->checked < p->c->chunk_slots) {
-		plan_slot *planned = plan_of(p, p->to_submit);
+		plan_slot *planned = mkhct_pipeline_plan(p, p->to_submit);
 		chunk_slot *s;
 		size_t claim;
 		hct_error err;
 
-		if (state_of(p, &planned->state) != MKHCT_READY || has_failed(p))
+		if (state_of(p, &planned->state) != MKHCT_READY || mkhct_jobs_failed(p))
 			return HCT_OK;
 		err = claim_tables(p, planned, diag);
 		if (err)
@@ -352,7 +168,7 @@ static hct_error submit_chunks(pipeline *p, struct hct_diag *diag)
 		s->number = p->submit_chunk++;
 		s->retries = 0;
 		s->state = MKHCT_AT_WORK;
-		hct_pool_submit(p->c->pool, chunk_job, s);
+		hct_pool_submit(p->c->pool, mkhct_jobs_chunk, s);
 	}
 	return HCT_OK;
 }
@@ -399,6 +215,8 @@ hct_error mkhct_pipeline_save(pipeline *p, struct hct_diag *diag)
 	standing.ledger_bytes = mkhct_ledger_bytes(task->ledger);
 	if (!err)
 		err = task->save(task->arg, &standing, diag);
+	if (!err)
+		p->rewound = 0;
 	p->saved_tensors = p->to_append;
 	p->saved_at = hct_meter_now();
 	return err;
@@ -408,7 +226,7 @@ static int save_is_due(const pipeline *p)
 {
 	const struct mkhct_task *task = p->task;
 
-	if (!task->ledger)
+	if (!task->ledger || (task->not_before && hct_meter_now() < *task->not_before))
 		return 0;
 	return task->every_tensors ? p->to_append - p->saved_tensors >= task->every_tensors
 				   : hct_meter_now() - p->saved_at >= task->every_seconds;
@@ -426,6 +244,45 @@ static void add_result(pipeline *p, const chunk_slot *s)
 	r->retries += s->retries;
 }
 
+/* Frees the slots of chunks that are done with. */
+static void pass_checked(pipeline *p)
+{
+	while (p->checked < p->head && state_of(p, &chunk_at(p, p->checked)->state) == MKHCT_READY)
+		p->checked++;
+}
+
+/* Sleeps until the state is READY, or a job has failed, of which it returns the error; NULL: only
+ * that. */
+static hct_error wait_for(pipeline *p, const slot_state *awaited, struct hct_diag *diag)
+{
+	hct_error err;
+
+	pthread_mutex_lock(&p->lock);
+	p->awaited = awaited;
+	while (!p->error && awaited && *awaited != MKHCT_READY)
+		pthread_cond_wait(&p->moved, &p->lock);
+	p->awaited = NULL;
+	err = p->error;
+	if (err && diag)
+		*diag = p->diag;
+	pthread_mutex_unlock(&p->lock);
+	return err;
+}
+
+/* Until everything that was appended is checked.  The error of any job. */
+static hct_error wait_for_checks(pipeline *p, struct hct_diag *diag)
+{
+	hct_error err;
+	int waiting;
+
+	do {
+		pass_checked(p);
+		waiting = p->checked < p->head;
+		err = wait_for(p, waiting ? &chunk_at(p, p->checked)->state : NULL, diag);
+	} while (!err && waiting);
+	return err;
+}
+
 static hct_error append_chunk(pipeline *p, const struct hct_tensor *tensor, struct hct_diag *diag)
 {
 	chunk_slot *s = chunk_at(p, p->head);
@@ -441,24 +298,20 @@ static hct_error append_chunk(pipeline *p, const struct hct_tensor *tensor, stru
 	p->append_chunk++;
 	if (p->task->verify) {
 		s->state = MKHCT_AT_WORK;
-		hct_pool_submit(p->c->pool, check_job, s);
+		hct_pool_submit(p->c->pool, mkhct_jobs_check, s);
 	}
 	hct_meter_add(p->meter, length);
 	if (p->tick)
 		p->tick(p->tick_arg, tensor->name);
 	let_go(p, p->model->st.header_len + tensor->begin +
 			  s->number * hct_plan_chunk_bytes(s->planned->plan) + length);
-	return save_is_due(p) ? mkhct_pipeline_save(p, diag) : HCT_OK;
+	if (!save_is_due(p))
+		return HCT_OK;
+	err = wait_for_checks(p, diag);
+	return err ? err : mkhct_pipeline_save(p, diag);
 }
 
-/* Frees the slots of chunks that are done with. */
-static void pass_checked(pipeline *p)
-{
-	while (p->checked < p->head && state_of(p, &chunk_at(p, p->checked)->state) == MKHCT_READY)
-		p->checked++;
-}
-
-static hct_error declare(pipeline *p, const plan_slot *planned, struct hct_diag *diag)
+static hct_error declare(pipeline *p, plan_slot *planned, struct hct_diag *diag)
 {
 	struct mkhct_result *r = p->task->results ? &p->task->results[p->to_append] : NULL;
 	hct_error err = hct_appender_tensor(p->appender, p->to_append, planned->plan, diag);
@@ -469,8 +322,16 @@ static hct_error declare(pipeline *p, const plan_slot *planned, struct hct_diag 
 	if (r) {
 		hct_plan_describe(planned->plan, &r->plan);
 		r->retries += planned->retries;
-		r->failed |= planned->failed;
+		if (planned->failed)
+			r->failed = planned->failed;
+		if (r->failed)
+			r->plan.why = mkhct_failure_text(r->failed);
 	}
+	if (planned->failed)
+		mkhct_pipeline_warn(p, "%s: %s: out of memory; it is coded without loss",
+				    p->out_name, planned->tensor->name);
+	planned->retries = 0; /* should it be declared once more */
+	planned->failed = MKHCT_NOT_FAILED;
 	return HCT_OK;
 }
 
@@ -488,7 +349,7 @@ static void finish_tensor(pipeline *p, plan_slot *planned)
 	free_plan(p, planned);
 	p->to_append++;
 	p->append_chunk = 0;
-	p->declared = 0;
+	p->declared = p->again = 0;
 }
 
 /* Appends everything whose turn it is and that is ready. */
@@ -497,12 +358,12 @@ static hct_error append_ready(pipeline *p, struct hct_diag *diag)
 	hct_error err;
 
 	while (p->to_append < p->to_plan) {
-		plan_slot *planned = plan_of(p, p->to_append);
+		plan_slot *planned = mkhct_pipeline_plan(p, p->to_append);
 
 		pass_checked(p);
 		/* Before any slot: after an error, READY does not mean that a plan or a
 		 * payload is there. */
-		if (state_of(p, &planned->state) != MKHCT_READY || has_failed(p))
+		if (state_of(p, &planned->state) != MKHCT_READY || mkhct_jobs_failed(p))
 			return HCT_OK;
 		if (!p->declared) {
 			err = declare(p, planned, diag);
@@ -518,7 +379,7 @@ static hct_error append_ready(pipeline *p, struct hct_diag *diag)
 		}
 		if (p->head == p->tail || state_of(p, &chunk_at(p, p->head)->state) != MKHCT_READY)
 			return HCT_OK;
-		if (has_failed(p))
+		if (mkhct_jobs_failed(p))
 			return HCT_OK;
 		err = append_chunk(p, planned->tensor, diag);
 		if (!err)
@@ -533,99 +394,12 @@ static hct_error append_ready(pipeline *p, struct hct_diag *diag)
  * chunk is in flight.  Returns the error of any job. */
 static hct_error wait_for_jobs(pipeline *p, struct hct_diag *diag)
 {
-	const slot_state *awaited;
-	hct_error err;
-
 	pass_checked(p);
 	if (p->checked < p->tail)
-		awaited = &chunk_at(p, p->checked)->state;
-	else if (p->to_submit < p->to_plan)
-		awaited = &plan_of(p, p->to_submit)->state;
-	else
-		awaited = NULL;
-	pthread_mutex_lock(&p->lock);
-	p->awaited = awaited;
-	while (!p->error && awaited && *awaited != MKHCT_READY)
-		pthread_cond_wait(&p->moved, &p->lock);
-	p->awaited = NULL;
-	err = p->error;
-	if (err && diag)
-		*diag = p->diag;
-	pthread_mutex_unlock(&p->lock);
-	return err;
-}
-
-/* Lets all jobs end; those that have not begun do nothing. */
-static void drain(pipeline *p, hct_error err)
-{
-	pthread_mutex_lock(&p->lock);
-	if (!p->error) {
-		p->error = err;
-		p->error_tensor = SIZE_MAX;
-	}
-	pthread_mutex_unlock(&p->lock);
-	hct_pool_wait(p->c->pool);
-}
-
-hct_error mkhct_pipeline_rewind(pipeline *p, struct hct_diag *diag)
-{
-	struct mkhct_result *r = &p->task->results[p->to_append];
-	uint64_t bytes;
-	hct_error err = hct_appender_rewind(p->appender, diag);
-
-	if (err)
-		return err;
-	*r = (struct mkhct_result){.retries = r->retries, .failed = r->failed};
-	p->declared = 0;
-	p->append_chunk = 0;
-	bytes = hct_appender_bytes(p->appender);
-	p->flushed = p->flushed < bytes ? p->flushed : bytes;
-	if (lseek(p->out, (off_t)bytes, SEEK_SET) < 0)
-		return hct_fail_errno(diag, errno, "%s: cannot be cut", p->out_name);
-	/* Saved before anything that an older checkpoint speaks of is written over. */
-	if (p->task->ledger)
-		err = mkhct_ledger_drop(p->task->ledger, p->to_append, diag);
-	return err ? err : mkhct_pipeline_save(p, diag);
-}
-
-/* After all jobs have ended because of a tensor that cannot be coded as it was to be: begins
- * anew behind what is appended, with that tensor lossless. */
-static hct_error give_in(pipeline *p, struct hct_diag *diag)
-{
-	size_t tensor = p->error_tensor;
-	hct_error err = HCT_OK;
-
-	p->task->results[tensor].failed = 1;
-	for (size_t i = p->to_append + 1; i < p->to_plan; i++)
-		unplan(p, plan_of(p, i));
-	p->to_submit = p->to_append;
-	p->submit_chunk = p->append_chunk;
-	p->to_plan = p->to_append + 1;
-	if (tensor == p->to_append || !plan_of(p, p->to_append)->plan) {
-		const hct_plan *plan = plan_of(p, p->to_append)->plan;
-		uint64_t done = plan ? p->append_chunk * hct_plan_chunk_bytes(plan) : 0;
-		uint64_t all = hct_tensor_bytes(&p->model->st.tensors[p->to_append]);
-
-		hct_meter_add(p->meter, -(done < all ? done : all));
-		if (p->declared)
-			err = mkhct_pipeline_rewind(p, diag);
-		unplan(p, plan_of(p, p->to_append));
-		p->to_plan = p->to_append;
-		p->submit_chunk = 0;
-	}
-	p->checked = p->head = p->tail;
-	p->claimed = 0;
-	p->error = HCT_OK;
-	return err;
-}
-
-/* 1 when a tensor that was to be lossy is at fault. */
-static int is_of_tensor(const pipeline *p, hct_error err)
-{
-	return (err == HCT_ERR_NOMEM || err == HCT_ERR_DIGEST || err == HCT_ERR_CORRUPT) &&
-	       p->error == err && p->error_tensor != SIZE_MAX && p->task->results &&
-	       p->task->goals && !p->task->results[p->error_tensor].failed &&
-	       p->task->goals[p->error_tensor].relative_squared_error > 0;
+		return wait_for(p, &chunk_at(p, p->checked)->state, diag);
+	return wait_for(
+		p, p->to_submit < p->to_plan ? &mkhct_pipeline_plan(p, p->to_submit)->state : NULL,
+		diag);
 }
 
 hct_error mkhct_pipeline_run(pipeline *p, struct hct_diag *diag)
@@ -645,15 +419,9 @@ hct_error mkhct_pipeline_run(pipeline *p, struct hct_diag *diag)
 			if (!err)
 				err = wait_for_jobs(p, diag);
 		}
-		if (err) {
-			drain(p, err);
-			if (is_of_tensor(p, err))
-				err = give_in(p, diag);
-		}
+		if (err)
+			err = mkhct_pipeline_recover(p, err, diag);
 	}
-	/* Jobs that are still queued use the slots and the map: let them end. */
-	if (err)
-		drain(p, err);
 	hct_pool_wait(p->c->pool);
 	for (unsigned i = 0; i < MKHCT_PLANS; i++) {
 		hct_plan_free(p->c->plans[i].plan);

@@ -2,7 +2,8 @@
  *
  * Tensors are planned and chunks are encoded by the threads of a pool, a bounded number of each at
  * a time, and appended in order by the caller's thread; with verify each is then read back and
- * decoded by the pool before its place is free again. */
+ * decoded by the pool before its place is free again, its tensor is done, or a checkpoint is saved
+ * that has it: no checkpoint speaks of a chunk that was not checked. */
 #ifndef MKHCT_PIPELINE_H
 #define MKHCT_PIPELINE_H
 
@@ -31,11 +32,12 @@ enum mkhct_slot_state { MKHCT_IDLE, MKHCT_AT_WORK, MKHCT_READY };
 struct mkhct_plan_slot {
 	struct mkhct_pipeline *pipeline;
 	const struct hct_tensor *tensor;
+	const struct hct_goal *goal; /* NULL: without loss */
 	hct_plan *plan;
 	size_t memory; /* of the plan, once it is ready */
 	size_t tables; /* of the plan, once its chunks are being encoded */
 	unsigned retries;
-	int failed; /* it is lossless, because it could not be planned as it was to be */
+	enum mkhct_failure failed; /* why it is lossless, though it was not to be */
 	enum mkhct_slot_state state;
 };
 
@@ -86,6 +88,8 @@ struct mkhct_pipeline {
 	uint64_t append_chunk;
 	size_t tables; /* bytes of the tables of all tensors up to to_submit */
 	int declared;  /* hct_appender_tensor was called for to_append */
+	int again;     /* its chunks are being written once more, coded as they were */
+	int rewound;   /* a tensor was taken back, and no checkpoint says so yet */
 	/* Chunk slots: from checked on they are being checked, from head on being encoded or ready.
 	 */
 	uint64_t checked, head, tail;
@@ -101,6 +105,8 @@ struct mkhct_pipeline {
 	const enum mkhct_slot_state *awaited; /* what the caller's thread sleeps on, or NULL */
 	hct_error error;                      /* the first of any job, */
 	size_t error_tensor;                  /* and where; SIZE_MAX: no tensor's */
+	hct_error check_error;                /* the first of a check, of tensor to_append, */
+	struct hct_diag check_diag;           /* until that is taken back */
 	size_t plan_bytes;                    /* of all plans that are there */
 	struct hct_diag diag;
 };
@@ -109,10 +115,39 @@ struct mkhct_pipeline {
  * of which it begins has its plan in its slot. */
 hct_error mkhct_pipeline_run(struct mkhct_pipeline *p, struct hct_diag *diag);
 
-/* Puts what was appended on the disk and calls the task's save. */
+/* The slot of a tensor. */
+static inline struct mkhct_plan_slot *mkhct_pipeline_plan(struct mkhct_pipeline *p, size_t tensor)
+{
+	return &p->c->plans[tensor % MKHCT_PLANS];
+}
+
+/* Frees a plan that is not going to be used, if there is one. */
+void mkhct_pipeline_unplan(struct mkhct_pipeline *p, struct mkhct_plan_slot *s);
+
+/* In the words of struct hct_plan_info's why. */
+const char *mkhct_failure_text(enum mkhct_failure failure);
+
+/* What tensor i is to be coded with now; NULL: without loss.  From the caller's thread. */
+const struct hct_goal *mkhct_pipeline_goal(const struct mkhct_pipeline *p, size_t i);
+
+/* Tells the task's warn. */
+void mkhct_pipeline_warn(const struct mkhct_pipeline *p, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Puts what was appended, all of it checked, on the disk and calls the task's save. */
 hct_error mkhct_pipeline_save(struct mkhct_pipeline *p, struct hct_diag *diag);
 
-/* Takes the tensor that is being appended out of file and ledger again, and saves that. */
+/* Takes the tensor that is being appended out of file and ledger again, and saves that.  When that
+ * fails, the checkpoint before it is good as long as nothing is written or cut. */
 hct_error mkhct_pipeline_rewind(struct mkhct_pipeline *p, struct hct_diag *diag);
+
+/* After an error of any job, or err of the caller's thread: lets all jobs end.  HCT_OK when the
+ * pipeline stands where it can go on, with a tensor that is to be written again or without loss;
+ * otherwise the error. */
+hct_error mkhct_pipeline_recover(struct mkhct_pipeline *p, hct_error err, struct hct_diag *diag);
+
+/* After an error: takes back the tensor of which a chunk could not be checked, and saves the rest.
+ * Best effort: the checkpoint before it stays good. */
+void mkhct_pipeline_keep(struct mkhct_pipeline *p);
 
 #endif

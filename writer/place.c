@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "writer/hidden.h"
 #include "writer/names.h"
 
 #define PART_BASE_MAX 200 /* bytes of NAME in .NAME.part: longer ones are cut */
@@ -24,6 +25,28 @@ static hct_error out_of_memory(const struct mkhct_output *o, struct hct_diag *di
 int mkhct_place_is_folder(const struct mkhct_output *o, size_t i)
 {
 	return i < o->source->count && o->source->entries[i].kind == MKHCT_FOLDER;
+}
+
+struct mkhct_state mkhct_place_state(const struct mkhct_output *o, size_t i)
+{
+	struct mkhct_state state = {.status = MKHCT_PENDING};
+
+	if (o->checkpoint && i < o->source->count)
+		mkhct_checkpoint_state(o->checkpoint, i, &state);
+	return state;
+}
+
+int mkhct_place_open(const struct mkhct_output *o, const char *name, uint64_t bytes, int more)
+{
+	int fd = openat(o->root, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat sb;
+
+	if (fd >= 0 && fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) &&
+	    ((uint64_t)sb.st_size == bytes || (more && (uint64_t)sb.st_size > bytes)))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
 }
 
 /* Names ------------------------------------------------------------------------------ */
@@ -214,38 +237,103 @@ static hct_error check_slot(const struct mkhct_output *o, size_t i, struct hct_d
 			s->shown);
 }
 
-/* What the hidden folder tells: a report, and checkpoints besides our own. */
-static hct_error look_around(const struct mkhct_output *o, int *finished, char other[NAME_MAX + 1],
-			     struct hct_diag *diag)
+/* What the hidden folder tells of others. */
+struct around {
+	int finished;             /* there is a report */
+	int busy;                 /* another mkhct is at work, which is no other part */
+	char other[NAME_MAX + 1]; /* a checkpoint besides our own and those of other parts */
+	unsigned sibling;         /* the first of these parts, or 0 */
+};
+
+/* The number of another part, of as many as we are, with "checkpoint" or "lock" and the suffix
+ * around its numbers; otherwise 0. */
+static unsigned sibling_of(const struct mkhct_output *o, const char *name, const char *what,
+			   const char *suffix)
+{
+	unsigned part = 0, parts = 0;
+	size_t n = strlen(what);
+	char again[NAME_MAX + 1];
+
+	if (strncmp(name, what, n) != 0 || sscanf(name + n, "-%5u-of-%5u", &part, &parts) != 2)
+		return 0;
+	snprintf(again, sizeof(again), "%s-%u-of-%u%s", what, part, parts, suffix);
+	return strcmp(name, again) == 0 && parts == o->mode.parts && part >= 1 && part <= parts
+		       ? part
+		       : 0;
+}
+
+static void see(const struct mkhct_output *o, const char *name, const char *own_lock,
+		struct around *a)
+{
+	char path[NAME_MAX + sizeof(MKHCT_META_FOLDER) + 1];
+	unsigned sibling;
+
+	a->finished |= strcmp(name, mkhct_name_base(MKHCT_REPORT_NAME)) == 0;
+	snprintf(path, sizeof(path), MKHCT_META_FOLDER "/%s", name);
+	if (strncmp(name, "lock", 4) == 0 && strcmp(path, MKHCT_HIDDEN_GATE) != 0 &&
+	    (o->lock < 0 || strcmp(path, own_lock) != 0) &&
+	    (o->mode.finish || !sibling_of(o, name, "lock", "")))
+		a->busy |= mkhct_hidden_is_locked(o, path);
+	if (strncmp(name, "checkpoint", 10) != 0 || strcmp(path, o->state) == 0 ||
+	    mkhct_name_has_suffix(name, ".part"))
+		return;
+	sibling = sibling_of(o, name, "checkpoint", ".json");
+	if (!sibling)
+		strcpy(a->other, name);
+	else if (!a->sibling || sibling < a->sibling)
+		a->sibling = sibling;
+}
+
+static hct_error look_around(const struct mkhct_output *o, struct around *a, struct hct_diag *diag)
 {
 	int fd = openat(o->root, MKHCT_META_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	const char *own = mkhct_name_base(o->state);
-	struct dirent *d;
-	char family[64] = "";
+	char *lock = mkhct_hidden_lock_name(o);
+	const struct dirent *d;
 
-	*finished = 0;
-	*other = 0;
-	if (!dir) {
-		if (fd >= 0)
+	*a = (struct around){.finished = 0};
+	if (!dir || !lock) {
+		hct_error err =
+			lock ? hct_fail_errno(diag, errno,
+					      "%s/" MKHCT_META_FOLDER ": cannot be listed", o->path)
+			     : out_of_memory(o, diag);
+
+		if (dir)
+			closedir(dir);
+		else if (fd >= 0)
 			close(fd);
-		return hct_fail_errno(diag, errno, "%s/" MKHCT_META_FOLDER ": cannot be listed",
-				      o->path);
+		free(lock);
+		return err;
 	}
-	if (o->mode.parts)
-		snprintf(family, sizeof(family), "-of-%u.json", o->mode.parts);
-	while ((d = readdir(dir)) != NULL) {
-		size_t n = strlen(d->d_name), m = strlen(family);
-
-		*finished |= strcmp(d->d_name, mkhct_name_base(MKHCT_REPORT_NAME)) == 0;
-		if (strncmp(d->d_name, "checkpoint", 10) != 0 || strcmp(d->d_name, own) == 0 ||
-		    mkhct_name_has_suffix(d->d_name, ".part"))
-			continue;
-		if (!m || n < m || strcmp(d->d_name + n - m, family) != 0)
-			strcpy(other, d->d_name);
-	}
+	while ((d = readdir(dir)) != NULL)
+		see(o, d->d_name, lock, a);
 	closedir(dir);
+	free(lock);
+	if (a->busy)
+		return hct_fail(diag, HCT_ERR_EXISTS,
+				"%s: another mkhct is at work on it; wait for it, or stop it",
+				o->path);
+	if (*a->other)
+		return hct_fail(
+			diag, HCT_ERR_EXISTS,
+			"%s: is being made in other parts (%s); go on with these, or remove it",
+			o->path, a->other);
 	return HCT_OK;
+}
+
+static struct mkhct_seen look_at(const struct mkhct_output *o, const char *name)
+{
+	struct stat sb;
+
+	if (fstatat(o->root, name, &sb, AT_SYMLINK_NOFOLLOW) != 0)
+		return (struct mkhct_seen){.there = 0};
+	return (struct mkhct_seen){.there = 1, .number = sb.st_ino, .mtime = sb.st_mtim};
+}
+
+static int is_same(struct mkhct_seen a, struct mkhct_seen b)
+{
+	return a.there == b.there && a.number == b.number && a.mtime.tv_sec == b.mtime.tv_sec &&
+	       a.mtime.tv_nsec == b.mtime.tv_nsec;
 }
 
 /* 1 when a folder has nothing but names that wanted says 1 to. */
@@ -288,32 +376,29 @@ static int is_bare(const struct mkhct_output *o)
 /* A folder that is not empty: a bundle, or one that is not finished. */
 static hct_error check_bundle(struct mkhct_output *o, struct hct_diag *diag)
 {
-	char other[NAME_MAX + 1];
+	struct around around;
 	struct stat sb;
-	int finished;
 	hct_error err;
 
 	if (fstatat(o->root, MKHCT_META_FOLDER, &sb, AT_SYMLINK_NOFOLLOW) != 0 ||
 	    !S_ISDIR(sb.st_mode))
 		return hct_fail(diag, HCT_ERR_EXISTS,
 				"%s: neither empty nor a bundle; choose another folder", o->path);
-	o->had_checkpoint = fstatat(o->root, o->state, &sb, AT_SYMLINK_NOFOLLOW) == 0;
-	err = mkhct_place_lock(o, 0, diag);
+	err = mkhct_hidden_lock(o, 0, diag);
+	o->seen_state = look_at(o, o->state);
+	o->seen_report = look_at(o, MKHCT_REPORT_NAME);
+	o->had_checkpoint = o->seen_state.there;
+	o->was_bare = is_bare(o);
 	if (!err)
-		err = look_around(o, &finished, other, diag);
-	if (err)
-		return err;
-	if (*other)
-		return hct_fail(
-			diag, HCT_ERR_EXISTS,
-			"%s: is being made in other parts (%s); go on with these, or remove it",
-			o->path, other);
-	if (!o->mode.restart)
+		err = look_around(o, &around, diag);
+	if (!err && !o->mode.restart)
 		err = mkhct_checkpoint_read(o->root, o->state, o->state_shown, &o->checkpoint,
 					    diag);
 	if (err)
 		return err;
-	if (!o->had_checkpoint && !o->mode.force && !(o->mode.parts && !finished) && !is_bare(o))
+	o->was_naming = o->checkpoint && mkhct_checkpoint_is_naming(o->checkpoint);
+	o->finished = o->mode.parts && !o->mode.finish && around.finished;
+	if (!o->had_checkpoint && !o->mode.force && !o->mode.parts && !o->was_bare)
 		return hct_fail(diag, HCT_ERR_EXISTS,
 				"%s: a bundle already; give --force to write it anew", o->path);
 	/* Other parts' files are theirs. */
@@ -326,6 +411,27 @@ static hct_error check_bundle(struct mkhct_output *o, struct hct_diag *diag)
 	return err;
 }
 
+hct_error mkhct_place_check_still(const struct mkhct_output *o, char sibling[MKHCT_STATE_NAME],
+				  struct hct_diag *diag)
+{
+	struct mkhct_output_mode mode = o->mode;
+	struct around around;
+	hct_error err = look_around(o, &around, diag);
+
+	if (err)
+		return err;
+	*sibling = 0;
+	mode.part = around.sibling;
+	if (mode.part)
+		mkhct_output_state_name(&mode, sibling);
+	if (is_same(look_at(o, o->state), o->seen_state) &&
+	    is_same(look_at(o, MKHCT_REPORT_NAME), o->seen_report) &&
+	    (o->mode.parts || !o->was_bare || is_bare(o)))
+		return HCT_OK;
+	return hct_fail(diag, HCT_ERR_EXISTS,
+			"%s: another mkhct has been at work on it meanwhile; run again", o->path);
+}
+
 hct_error mkhct_place_check(struct mkhct_output *o, struct hct_diag *diag)
 {
 	struct stat sb;
@@ -333,7 +439,8 @@ hct_error mkhct_place_check(struct mkhct_output *o, struct hct_diag *diag)
 	hct_error err;
 
 	if (stat(o->path, &sb) != 0) {
-		if (errno == ENOENT)
+		o->was_bare = errno == ENOENT;
+		if (o->was_bare)
 			return check_new(o, diag);
 		return hct_fail_errno(diag, errno, "%s: cannot be examined", o->path);
 	}
@@ -351,6 +458,7 @@ hct_error mkhct_place_check(struct mkhct_output *o, struct hct_diag *diag)
 	if (o->root < 0)
 		return hct_fail_errno(diag, errno, "%s: cannot be opened", o->path);
 	err = is_empty(o, &empty, diag);
+	o->was_bare = empty;
 	if (err || empty)
 		return err;
 	return check_bundle(o, diag);
@@ -362,49 +470,5 @@ hct_error mkhct_place_check_slots(const struct mkhct_output *o, struct hct_diag 
 
 	for (size_t i = 0; !err && o->root >= 0 && i < o->count; i++)
 		err = check_slot(o, i, diag);
-	return err;
-}
-
-/* Opens the lock file, unless it is open; one that was removed meanwhile, by a run that came to its
- * end, is none. */
-static int open_lock(struct mkhct_output *o, const char *name, int make)
-{
-	struct stat sb;
-
-	if (o->lock >= 0 && fstat(o->lock, &sb) == 0 && sb.st_nlink == 0) {
-		close(o->lock);
-		o->lock = -1;
-	}
-	if (o->lock < 0)
-		o->lock = openat(
-			o->root, name,
-			O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (make ? O_CREAT : 0), 0666);
-	return o->lock;
-}
-
-hct_error mkhct_place_lock(struct mkhct_output *o, int make, struct hct_diag *diag)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	char *name = mkhct_output_lock_name(o);
-	hct_error err = HCT_OK;
-	struct stat sb = {.st_nlink = 1};
-
-	if (!name)
-		return out_of_memory(o, diag);
-	do {
-		if (open_lock(o, name, make) < 0 && make)
-			err = hct_fail_errno(diag, errno, "%s/%s: cannot be made", o->path, name);
-		/* Not every file system has locks; without them the user has to see to it. */
-		if (o->lock >= 0 && fcntl(o->lock, F_OFD_SETLK, &lock) != 0 &&
-		    (errno == EACCES || errno == EAGAIN)) {
-			close(o->lock); /* the file is the other's, who removes it */
-			o->lock = -1;
-			err = hct_fail(
-				diag, HCT_ERR_EXISTS,
-				"%s: another mkhct is at work on it; wait for it, or stop it",
-				o->path);
-		}
-	} while (!err && o->lock >= 0 && fstat(o->lock, &sb) == 0 && sb.st_nlink == 0);
-	free(name);
 	return err;
 }

@@ -3,6 +3,8 @@
 #define MKHCT_PLACE_H
 
 #include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "codec/error.h"
 #include "writer/checkpoint.h"
@@ -18,6 +20,13 @@ struct mkhct_slot {
 	int created; /* the part file or the folder, by this run */
 };
 
+/* A file as it was when it was looked at. */
+struct mkhct_seen {
+	int there;
+	ino_t number;
+	struct timespec mtime;
+};
+
 struct mkhct_output {
 	char *path;
 	const struct mkhct_source *source;
@@ -26,8 +35,13 @@ struct mkhct_output {
 	size_t count;
 	int root; /* descriptor of the bundle's folder; -1 when it is not there */
 	int lock; /* descriptor of the lock file, or -1 */
+	int gate; /* the same of hidden.h's gate */
 	int made_root, made_meta, made_checkpoint;
 	int had_checkpoint; /* another run left it: it stays until a commit */
+	int was_naming;     /* and it says that files are being given their names */
+	int was_bare;       /* nothing was there, or next to nothing */
+	struct mkhct_seen seen_state, seen_report;
+	int finished; /* a part is asked for of what is a finished bundle already */
 	int committed, kept;
 	struct mkhct_manifest old; /* what earlier runs wrote */
 	/* of an unfinished bundle that is gone on with, and of the one that is being made */
@@ -37,6 +51,13 @@ struct mkhct_output {
 
 /* 1 when slot i is of a folder. */
 int mkhct_place_is_folder(const struct mkhct_output *o, size_t i);
+
+/* The state of entry i; of a report, nothing. */
+struct mkhct_state mkhct_place_state(const struct mkhct_output *o, size_t i);
+
+/* The descriptor of a file of the bundle, open for reading, of that many bytes, or with more of at
+ * least that many; or -1. */
+int mkhct_place_open(const struct mkhct_output *o, const char *name, uint64_t bytes, int more);
 
 /* Fills the slots. */
 hct_error mkhct_place_name(struct mkhct_output *o, struct hct_diag *diag);
@@ -48,13 +69,12 @@ int mkhct_place_take_part(struct mkhct_output *o, size_t i);
  * bundle may be made there. */
 hct_error mkhct_place_check(struct mkhct_output *o, struct hct_diag *diag);
 
+/* In the gate: is all that mkhct_place_check found still so, and nobody else at work?  *sibling:
+ * the checkpoint of another part, of as many, with the lowest number; "" when there is none. */
+hct_error mkhct_place_check_still(const struct mkhct_output *o, char sibling[MKHCT_STATE_NAME],
+				  struct hct_diag *diag);
+
 /* With an old bundle: may the new one take its place?  After the slots have names. */
 hct_error mkhct_place_check_slots(const struct mkhct_output *o, struct hct_diag *diag);
-
-/* ".hct/lock", or of the part; malloc'ed, or NULL. */
-char *mkhct_output_lock_name(const struct mkhct_output *o);
-
-/* Takes the lock of the bundle, making its file when it may. */
-hct_error mkhct_place_lock(struct mkhct_output *o, int make, struct hct_diag *diag);
 
 #endif

@@ -52,7 +52,8 @@ static hct_error each_tensor(const struct mkhct_model_goals *m, row_use use, voi
 				  .decision = &m->decisions[i],
 				  .forecast = &m->forecasts[i],
 				  .target = m->goals[i].relative_squared_error};
-		const char *why = row.forecast->result.plan.why;
+		const struct mkhct_result *result = &row.forecast->result;
+		const char *why = row.forecast->lossy ? result->plan.note : result->plan.why;
 
 		show_shape(row.tensor, row.shape, sizeof(row.shape));
 		snprintf(row.reason, sizeof(row.reason), "%s", row.decision->reason);

@@ -46,6 +46,22 @@ void mkhct_progress_listen(struct mkhct_progress *p, struct mkhct_events *events
 	p->events = events;
 }
 
+void mkhct_progress_measure(struct mkhct_progress *p, unsigned pass, size_t tensors)
+{
+	snprintf(p->measuring, sizeof(p->measuring), "measuring");
+	if (pass)
+		snprintf(p->measuring, sizeof(p->measuring), "pass %u: measuring", pass);
+	hct_meter_start(&p->meter, tensors);
+	hct_meter_count(&p->meter, p->measuring);
+	p->next = 0;
+}
+
+void mkhct_progress_work(struct mkhct_progress *p, uint64_t total)
+{
+	hct_meter_start(&p->meter, total);
+	p->next = 0;
+}
+
 void mkhct_progress_tick(void *progress, const char *what)
 {
 	struct mkhct_progress *p = progress;

@@ -18,6 +18,7 @@ struct mkhct_progress {
 	int drawn;    /* a bar is on the screen */
 	double next;  /* not redrawn before this time */
 	struct hct_meter meter;
+	char measuring[32];          /* what the meter's steps are */
 	struct mkhct_events *events; /* or NULL; not the progress's own */
 	const char *model;           /* name of the file that is being worked on, or NULL */
 	double model_start, tensor_start;
@@ -29,6 +30,14 @@ void mkhct_progress_start(struct mkhct_progress *p, FILE *stream, int quiet, int
 
 /* From now on events are told, too. */
 void mkhct_progress_listen(struct mkhct_progress *p, struct mkhct_events *events);
+
+/* Before anything is written: so many tensors are going to be measured, all that are (pass 0), or
+ * in one pass of several (1, 2 ...), of which nobody knows how many there will be.  The meter
+ * begins anew, with tensors in place of bytes, until mkhct_progress_work. */
+void mkhct_progress_measure(struct mkhct_progress *p, unsigned pass, size_t tensors);
+
+/* The work begins, on so many bytes. */
+void mkhct_progress_work(struct mkhct_progress *p, uint64_t total);
 
 /* A mkhct_tick: redraws the bar, ten times a second at most.  what: the tensor or file
  * that is being worked on. */

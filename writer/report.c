@@ -24,6 +24,7 @@ struct mkhct_report {
 	int lossless;                    /* all of it, by its options */
 	struct mkhct_tally lossy, exact; /* tensors of a lossy bundle */
 	struct mkhct_excuses excuses;    /* of tensors in exact */
+	struct mkhct_excuses notes;      /* of tensors in lossy */
 	uint64_t bf16_bytes;             /* of all model files */
 	cJSON *files, *folders;          /* arrays */
 	cJSON *last;                     /* of one of them: the entry added last */
@@ -97,6 +98,7 @@ static hct_error add_node(struct mkhct_report *r, cJSON *node, struct hct_diag *
 		mkhct_tally_merge(&r->lossy, &n.lossy);
 		mkhct_tally_merge(&r->exact, &n.exact);
 		mkhct_excuses_merge(&r->excuses, &n.excuses);
+		mkhct_excuses_merge(&r->notes, &n.notes);
 		r->bf16_bytes += n.header_bytes;
 	}
 	return HCT_OK;
@@ -171,8 +173,9 @@ static int add_lossy_totals(const struct mkhct_report *r, cJSON *root)
 				   ratio_of(whole.bf16_bytes, whole.stored_bytes)) != 0 ||
 	    mkhct_json_add_u64(root, "verified_tensors", whole.verified) != 0 ||
 	    add_sums(root, "lossless", &r->exact, &part) != 0 ||
-	    mkhct_excuses_write(&r->excuses, part) != 0 ||
-	    add_sums(root, "lossy", &r->lossy, &part) != 0)
+	    mkhct_excuses_write(&r->excuses, MKHCT_EXCUSES_WHY, part) != 0 ||
+	    add_sums(root, "lossy", &r->lossy, &part) != 0 ||
+	    mkhct_excuses_write(&r->notes, MKHCT_EXCUSES_NOTE, part) != 0)
 		return -1;
 	if (!r->lossy.tensors)
 		return 0;
@@ -282,6 +285,14 @@ static void print_excuses(const struct mkhct_excuses *e, FILE *stream)
 			e->list[i].names[0]);
 }
 
+static void print_notes(const struct mkhct_excuses *e, FILE *stream)
+{
+	for (unsigned i = 0; i < e->count; i++)
+		fprintf(stream, "note      %" PRIu64 " %s: %s%s%s\n", e->list[i].tensors,
+			e->list[i].tensors == 1 ? "tensor" : "tensors", e->list[i].why,
+			e->list[i].tensors == 1 ? ": " : "; the first is ", e->list[i].names[0]);
+}
+
 static void print_size(const struct mkhct_tally *whole, FILE *stream)
 {
 	double ratio = ratio_of(whole->bf16_bytes, whole->stored_bytes);
@@ -299,8 +310,9 @@ static void print_quality(const struct mkhct_report *r, FILE *stream)
 
 	fputc('\n', stream);
 	if (r->lossy.tensors) {
-		fprintf(stream, "quality   %s: the mean cosine to the source is %s\n",
+		fprintf(stream, "quality   %s: the mean cosine to the source%s is %s\n",
 			hct_metrics_grade_of_cosine(cosine),
+			r->source->lossy_count ? ", which was compressed with loss itself," : "",
 			hct_metrics_cosine_text(cosine, 5, text));
 		fprintf(stream, "worst     %s: %s\n",
 			hct_metrics_cosine_text(r->lossy.worst, 5, text), r->lossy.worst_name);
@@ -308,6 +320,7 @@ static void print_quality(const struct mkhct_report *r, FILE *stream)
 		fputs("quality   nothing was lost\n", stream);
 	}
 	print_excuses(&r->excuses, stream);
+	print_notes(&r->notes, stream);
 	print_size(&whole, stream);
 	if (whole.verified)
 		fprintf(stream,

@@ -11,9 +11,111 @@
 #include "writer/model.h"
 #include "writer/names.h"
 #include "writer/patience.h"
+#include "writer/twins.h"
 
 #define INDEX_SUFFIX MKHCT_MODEL_SUFFIX ".index.json"
 #define MAX_INDEX    (1u << 30) /* 405B models have indexes of 200 KiB */
+
+/* Names of shards ---------------------------------------------------------------------- */
+
+/* Reads digits that end at end; 0 when there are none, or too many.  Returns where they begin. */
+static const char *digits_before(const char *name, const char *end, unsigned *value)
+{
+	const char *begin = end;
+
+	while (begin > name && begin[-1] >= '0' && begin[-1] <= '9')
+		begin--;
+	*value = 0;
+	if (begin == end || end - begin > 9)
+		return NULL;
+	for (const char *s = begin; s < end; s++)
+		*value = *value * 10 + (unsigned)(*s - '0');
+	return begin;
+}
+
+int mkhct_shards_parse(const char *name, const char *suffix, struct mkhct_shard_name *out)
+{
+	const char *end = name + strlen(name), *begin;
+
+	if (!mkhct_name_has_suffix(name, suffix))
+		return 0;
+	end = digits_before(name, end - strlen(suffix), &out->total);
+	if (!end || end - name < 4 || memcmp(end - 4, "-of-", 4) != 0)
+		return 0;
+	end -= 4;
+	begin = digits_before(name, end, &out->number);
+	if (!begin || begin == name || begin[-1] != '-' || out->number > out->total)
+		return 0;
+	out->prefix = (size_t)(begin - name);
+	out->digits = (int)(end - begin);
+	return 1;
+}
+
+/* The name of another shard of the same set: malloc'ed, or NULL. */
+static char *sibling(const char *name, const struct mkhct_shard_name *s, unsigned number)
+{
+	char *out = NULL;
+
+	if (asprintf(&out, "%.*s%0*u%s", (int)s->prefix, name, s->digits, number,
+		     name + s->prefix + s->digits) < 0)
+		return NULL;
+	return out;
+}
+
+/* Whether the selections take a name, there or not. */
+static int is_taken(struct mkhct_select *select, char *name)
+{
+	size_t verdict = MKHCT_SELECT_NONE;
+
+	for (char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		verdict = mkhct_select_judge(select, name, verdict);
+		*slash = '/';
+	}
+	return mkhct_select_takes(select, mkhct_select_judge(select, name, verdict));
+}
+
+static hct_error look_for(struct mkhct_source *source, struct mkhct_select *select,
+			  struct mkhct_entry *e, const struct mkhct_shard_name *s, unsigned number,
+			  struct hct_diag *diag)
+{
+	char *name = sibling(e->name, s, number);
+
+	if (!name)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", e->path);
+	if (!mkhct_source_find(source, name) && is_taken(select, name))
+		e->missing_shard = number;
+	free(name);
+	return HCT_OK;
+}
+
+/* Each asks for its neighbours, so nothing needs to be gathered. */
+hct_error mkhct_shards_find_missing(struct mkhct_source *source, struct mkhct_select *select,
+				    struct hct_diag *diag)
+{
+	hct_error err = HCT_OK;
+
+	/* One file by itself is what was asked for. */
+	for (size_t i = 0; source->is_folder && !err && i < source->count; i++) {
+		struct mkhct_entry *e = &source->entries[i];
+		struct mkhct_shard_name s;
+		char *zero;
+		int from_zero;
+
+		if (e->kind != MKHCT_MODEL || !mkhct_shards_parse(e->name, MKHCT_MODEL_SUFFIX, &s))
+			continue;
+		zero = sibling(e->name, &s, 0);
+		from_zero = zero && mkhct_source_find(source, zero);
+		free(zero);
+		if (s.number > 1)
+			err = look_for(source, select, e, &s, s.number - 1, diag);
+		if (!err && s.number + (unsigned)from_zero < s.total)
+			err = look_for(source, select, e, &s, s.number + 1, diag);
+	}
+	return err;
+}
+
+/* Indexes ------------------------------------------------------------------------------ */
 
 static hct_error read_index(const struct mkhct_entry *entry, cJSON **out, struct hct_diag *diag)
 {
@@ -211,7 +313,7 @@ static hct_error compare_index(const struct map *m, struct hct_diag *note, struc
 }
 
 static hct_error check_index(const struct mkhct_source *source, const struct mkhct_entry *entry,
-			     struct hct_diag *note, struct hct_diag *diag)
+			     unsigned char *indexed, struct hct_diag *note, struct hct_diag *diag)
 {
 	struct map m = {.source = source, .entry = entry};
 	cJSON *index = NULL;
@@ -221,16 +323,45 @@ static hct_error check_index(const struct mkhct_source *source, const struct mkh
 		err = read_map(&m, cJSON_GetObjectItemCaseSensitive(index, "weight_map"), diag);
 	if (!err && note)
 		err = compare_index(&m, note, diag);
+	for (size_t i = 0; !err && i < m.count; i++)
+		indexed[m.places[i].shard - source->entries] = 1;
 	free(m.places);
 	cJSON_Delete(index);
 	return err;
 }
 
-hct_error mkhct_shards_check(const struct mkhct_source *source, struct hct_diag *note,
+/* Loaders go by an index where there is one: it has said all that is to be there. */
+static hct_error check_missing(const struct mkhct_source *source, const unsigned char *indexed,
+			       struct hct_diag *diag)
+{
+	for (size_t i = 0; i < source->count; i++) {
+		const struct mkhct_entry *e = &source->entries[i];
+		const char *base = mkhct_name_base(e->name);
+		struct mkhct_shard_name s;
+		char *name;
+
+		if (!e->missing_shard || indexed[i] ||
+		    !mkhct_shards_parse(base, MKHCT_MODEL_SUFFIX, &s))
+			continue;
+		name = sibling(base, &s, e->missing_shard);
+		hct_fail(diag, HCT_ERR_NOT_FOUND,
+			 "%s: is there, and its shard %s is not; finish the download, or give "
+			 "--exclude %s to go without it",
+			 e->path, name ? name : "", name ? name : "");
+		free(name);
+		return HCT_ERR_NOT_FOUND;
+	}
+	return HCT_OK;
+}
+
+hct_error mkhct_shards_check(struct mkhct_source *source, struct hct_diag *note,
 			     struct hct_diag *diag)
 {
+	unsigned char *indexed = calloc(source->count + 1, 1);
 	hct_error err = HCT_OK;
 
+	if (!indexed)
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", source->path);
 	if (note)
 		*note->text = '\0';
 	for (size_t i = 0; !err && i < source->count; i++) {
@@ -238,7 +369,12 @@ hct_error mkhct_shards_check(const struct mkhct_source *source, struct hct_diag 
 
 		if (entry->kind == MKHCT_CARRIED &&
 		    mkhct_name_has_suffix(entry->name, INDEX_SUFFIX))
-			err = check_index(source, entry, note, diag);
+			err = check_index(source, entry, indexed, note, diag);
 	}
+	if (!err)
+		err = check_missing(source, indexed, diag);
+	if (!err && note)
+		err = mkhct_twins_find(source, indexed, note, diag);
+	free(indexed);
 	return err;
 }

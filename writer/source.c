@@ -3,14 +3,22 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "names.h"
-#include "patience.h"
-#include "select.h"
+#include "codec/metrics.h"
+#include "writer/config.h"
+#include "writer/convert.h"
+#include "writer/hub.h"
+#include "writer/names.h"
+#include "writer/patience.h"
+#include "writer/select.h"
+#include "writer/shards.h"
+#include "writer/target.h"
 
 #define MAX_DEPTH   64
 #define MAX_ENTRIES 4000000u
@@ -93,6 +101,8 @@ static hct_error add_entry(struct scan *s, enum mkhct_kind kind, const char *nam
 		src->model_bytes += e->size;
 		src->packed_count += look != NULL;
 		src->lossy_count += look && !look->lossless;
+		src->lossy_weights += look ? look->weights : 0;
+		src->lossy_error += look ? look->error : 0;
 	} else if (kind == MKHCT_CARRIED) {
 		src->carried_count++;
 		src->carried_bytes += e->size;
@@ -113,6 +123,11 @@ static hct_error stat_followed(struct scan *s, const char *path, struct stat *sb
 		return hct_fail(s->diag, HCT_ERR_NOT_FOUND,
 				"%s: a symlink to a file that is not there; finish the download, "
 				"or remove the link",
+				path);
+	if (errnum == ELOOP)
+		return hct_fail(s->diag, HCT_ERR_IO,
+				"%s: a symlink that leads back to itself; remove the link, or "
+				"leave it out with --exclude",
 				path);
 	return hct_fail_errno(s->diag, errnum, "%s: cannot be examined", path);
 }
@@ -155,44 +170,62 @@ static hct_error scan_subfolder(struct scan *s, const char *name, const char *pa
 	return err;
 }
 
-/* The hidden folder of a bundle, which is not part of the model. */
-static hct_error pass_hidden(struct scan *s, const char *path)
+/* The hidden folder of a bundle, which is not part of the model: of the source itself (folder is
+ * ""), or of one that lies in it, whose files are compressed anew like those around it. */
+static hct_error pass_hidden(struct scan *s, const char *folder, const char *path,
+			     const struct stat *sb)
 {
-	struct stat sb;
-	hct_error err = stat_followed(s, path, &sb);
+	struct mkhct_source *src = s->source;
+	hct_error err;
 
-	if (err)
-		return err;
-	if (!S_ISDIR(sb.st_mode))
+	if (!S_ISDIR(sb->st_mode))
 		return hct_fail(s->diag, HCT_ERR_UNSUPPORTED,
 				"%s: a file where a bundle has its hidden folder; remove it", path);
 	err = mkhct_transcode_finished(path, s->diag);
-	if (err == HCT_ERR_UNFINISHED)
+	if (err == HCT_ERR_UNFINISHED && *folder)
+		hct_fail(s->diag, err,
+			 "%s/%s: mkhct has not finished this bundle; finish it first, or leave it "
+			 "out with --exclude %s",
+			 src->path, folder, folder);
+	else if (err == HCT_ERR_UNFINISHED)
 		hct_fail(s->diag, err,
 			 "%s: mkhct has not finished this bundle; finish it first, or give the "
 			 "original model",
-			 s->source->path);
-	return err;
+			 src->path);
+	if (err || !*folder)
+		return err;
+	src->bundle_count++;
+	if (!src->bundle || strcmp(folder, src->bundle) < 0) {
+		free(src->bundle);
+		src->bundle = strdup(folder);
+	}
+	return src->bundle ? HCT_OK : out_of_memory(s->diag, path);
 }
 
-/* shown: the name without the ".hct" of a compressed file. */
-static hct_error scan_child(struct scan *s, const char *name, const char *shown, const char *path,
-			    const struct ancestor *up)
+/* folder: that which holds it; shown: the name without the ".hct" of a compressed file. */
+static hct_error scan_child(struct scan *s, const char *folder, const char *name, const char *shown,
+			    const char *path, const struct ancestor *up)
 {
 	int packed = strcmp(name, shown) != 0, takes;
+	int hidden = strcmp(mkhct_name_base(name), ".hct") == 0;
 	size_t verdict;
 	struct stat sb;
 	hct_error err;
 
-	if (strcmp(name, ".hct") == 0)
-		return pass_hidden(s, path);
-	verdict = mkhct_select_judge(&s->select, shown, up->verdict);
-	takes = mkhct_select_takes(&s->select, verdict);
+	/* That of the source itself is nothing that patterns see. */
+	verdict = hidden && !*folder ? MKHCT_SELECT_NONE
+				     : mkhct_select_judge(&s->select, shown, up->verdict);
+	if (hidden)
+		takes = !*folder || mkhct_select_takes(&s->select, up->verdict);
+	else
+		takes = mkhct_select_takes(&s->select, verdict);
 	if (!takes && stat(path, &sb) != 0)
 		return HCT_OK;
 	err = takes ? stat_followed(s, path, &sb) : HCT_OK;
 	if (err)
 		return err;
+	if (hidden && (!*folder || S_ISDIR(sb.st_mode)))
+		return takes ? pass_hidden(s, folder, path, &sb) : HCT_OK;
 	if (S_ISDIR(sb.st_mode))
 		return scan_subfolder(s, name, path, up, &sb, verdict);
 	if (!takes) {
@@ -221,13 +254,33 @@ static hct_error scan_named(struct scan *s, const char *folder, const char *fold
 	if (shown && mkhct_name_has_suffix(shown, MKHCT_MODEL_SUFFIX MKHCT_HCT_SUFFIX))
 		shown[strlen(shown) - strlen(MKHCT_HCT_SUFFIX)] = '\0';
 	if (shown && path)
-		err = scan_child(s, name, shown, path, up);
+		err = scan_child(s, folder, name, shown, path, up);
 	else
 		err = out_of_memory(s->diag, folder_path);
 	free(name);
 	free(path);
 	free(shown);
 	return err;
+}
+
+/* A whole entry of a Hugging Face cache, unless its blobs are left out. */
+static hct_error check_hub(struct scan *s, const char *name, const char *path, size_t verdict)
+{
+	static const char entry[] = "models--";
+	char *blobs;
+	int takes;
+
+	/* Below the source a folder may have any others by chance. */
+	if (*name && strncmp(mkhct_name_base(name), entry, sizeof(entry) - 1) != 0)
+		return HCT_OK;
+	if (!mkhct_hub_is_entry(path))
+		return HCT_OK;
+	blobs = mkhct_name_join(name, "blobs");
+	if (!blobs)
+		return out_of_memory(s->diag, path);
+	takes = mkhct_select_takes(&s->select, mkhct_select_judge(&s->select, blobs, verdict));
+	free(blobs);
+	return takes ? mkhct_hub_refuse(path, s->diag) : HCT_OK;
 }
 
 static hct_error scan_folder(struct scan *s, const char *name, const char *path,
@@ -245,6 +298,9 @@ static hct_error scan_folder(struct scan *s, const char *name, const char *path,
 	if (here.depth > MAX_DEPTH)
 		return hct_fail(s->diag, HCT_ERR_LIMIT, "%s: folders are nested more than %d deep",
 				path, MAX_DEPTH);
+	err = check_hub(s, name, path, verdict);
+	if (err)
+		return err;
 	dir = mkhct_patient_opendir(path);
 	if (!dir)
 		return hct_fail_errno(s->diag, errno, "%s: cannot be listed", path);
@@ -292,49 +348,6 @@ static hct_error scan_single(struct scan *s, const char *path, const struct stat
 		err = add_entry(s, MKHCT_MODEL, shown, path, sb, NULL);
 	free(shown);
 	return err;
-}
-
-/* Says what the user has instead, and how it becomes safetensors. */
-static hct_error no_models(const struct scan *s)
-{
-	const struct mkhct_source *src = s->source;
-	struct hct_diag *diag = s->diag;
-	static const char *const weights[] = {".bin",  ".pt", ".pth", ".ckpt",   ".gguf",
-					      ".onnx", ".h5", ".npz", ".msgpack"};
-	static const char *const packed[] = {".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".7z"};
-	const char *how = "convert it to safetensors first, in transformers: "
-			  "AutoModel.from_pretrained(DIR).save_pretrained(NEW)";
-
-	if (s->left_out || s->select.skipped)
-		return hct_fail(diag, HCT_ERR_ARGUMENT,
-				"%s: --include and --exclude leave no .safetensors file of it; "
-				"take one",
-				src->path);
-	for (size_t w = 0; w < sizeof(weights) / sizeof(*weights); w++) {
-		for (size_t i = 0; i < src->count; i++) {
-			const struct mkhct_entry *e = &src->entries[i];
-
-			if (e->kind != MKHCT_CARRIED || !mkhct_name_has_suffix(e->name, weights[w]))
-				continue;
-			if (strcmp(weights[w], ".gguf") == 0)
-				how = "convert it to safetensors first, in transformers: "
-				      "AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME)"
-				      ".save_pretrained(NEW)";
-			return hct_fail(diag, HCT_ERR_UNSUPPORTED,
-					"%s: no .safetensors file, but %s; %s", src->path, e->name,
-					how);
-		}
-	}
-	for (size_t p = 0; p < sizeof(packed) / sizeof(*packed); p++)
-		for (size_t i = 0; i < src->count; i++)
-			if (src->entries[i].kind == MKHCT_CARRIED &&
-			    mkhct_name_has_suffix(src->entries[i].name, packed[p]))
-				return hct_fail(diag, HCT_ERR_UNSUPPORTED,
-						"%s: no .safetensors file, but %s; unpack it first",
-						src->path, src->entries[i].name);
-	return hct_fail(diag, HCT_ERR_UNSUPPORTED,
-			"%s: no .safetensors file in it (%zu other file%s); give a model folder",
-			src->path, src->carried_count, src->carried_count == 1 ? "" : "s");
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -401,9 +414,18 @@ hct_error mkhct_source_scan(const char *path, const struct mkhct_selection *sele
 	if (!err)
 		err = check_twins(out, diag);
 	if (!err)
+		err = mkhct_shards_find_missing(out, &s.select, diag);
+	if (!err)
 		err = mkhct_select_check(&s.select, out->path, diag);
 	if (!err && out->model_count == 0)
-		err = no_models(&s);
+		err = s.left_out || s.select.skipped
+			      ? hct_fail(diag, HCT_ERR_ARGUMENT,
+					 "%s: --include and --exclude leave no .safetensors file "
+					 "of it; take one",
+					 out->path)
+			      : mkhct_convert_advise(out, diag);
+	if (!err)
+		err = mkhct_config_check(out, diag);
 out:
 	mkhct_select_free(&s.select);
 	if (err)
@@ -419,6 +441,10 @@ void mkhct_source_free(struct mkhct_source *s)
 	}
 	if (s->scratch)
 		free(s->scratch->out);
+	for (size_t i = 0; i < s->note_count; i++)
+		free(s->notes[i]);
+	free(s->notes);
+	free(s->bundle);
 	free(s->scratch);
 	free(s->entries);
 	free(s->label);
@@ -443,14 +469,65 @@ hct_error mkhct_source_decode_at(struct mkhct_source *s, const char *out, unsign
 	return HCT_OK;
 }
 
+hct_error mkhct_source_add_note(struct mkhct_source *s, struct hct_diag *diag, const char *format,
+				...)
+{
+	char **grown = reallocarray(s->notes, s->note_count + 1, sizeof(*grown));
+	char *line = NULL;
+	va_list args;
+
+	if (grown) {
+		s->notes = grown;
+		va_start(args, format);
+		if (vasprintf(&line, format, args) < 0)
+			line = NULL;
+		va_end(args);
+	}
+	if (!line)
+		return out_of_memory(diag, s->path);
+	s->notes[s->note_count++] = line;
+	return HCT_OK;
+}
+
+static void note_loss(const struct mkhct_source *s, struct hct_diag *line)
+{
+	double error = s->lossy_weights > 0 ? s->lossy_error / s->lossy_weights : 0;
+	char cosine[HCT_COSINE_TEXT];
+
+	error = error < MKHCT_ERROR_MAX ? error : MKHCT_ERROR_MAX;
+	hct_fail(line, HCT_OK,
+		 "%s was compressed with loss already, to a mean cosine of %s (as of --retention "
+		 "%.3g): its errors stay, and what is lost now comes on top; a target that is no "
+		 "coarser only loses, and the original model gives a better bundle",
+		 s->label, hct_metrics_cosine_text(sqrt(1 - error), 4, cosine),
+		 mkhct_retention_of_error(error));
+}
+
 int mkhct_source_note(const struct mkhct_source *s, unsigned i, struct hct_diag *line)
 {
-	if (i > 0 || s->lossy_count == 0)
+	if (i < s->note_count) {
+		hct_fail(line, HCT_OK, "%s", s->notes[i]);
+		return 1;
+	}
+	i -= (unsigned)s->note_count;
+	if (s->lossy_count && i-- == 0) {
+		note_loss(s, line);
+		return 1;
+	}
+	if (s->bundle_count == 0 || i > 0)
 		return 0;
-	snprintf(line->text, sizeof(line->text),
-		 "%s was compressed with loss already: its errors stay, and what is lost now comes "
-		 "on top; the original model gives a better bundle",
-		 s->label);
+	if (s->bundle_count == 1)
+		hct_fail(
+			line, HCT_OK,
+			"%s is a bundle itself: its files are compressed anew as part of this one, "
+			"without its .hct; to keep it as it is, --exclude it and copy it",
+			s->bundle);
+	else
+		hct_fail(line, HCT_OK,
+			 "%s and %zu more folders are bundles themselves: their files are "
+			 "compressed anew as part of this one, without their .hct; to keep them as "
+			 "they are, --exclude and copy them",
+			 s->bundle, s->bundle_count - 1);
 	return 1;
 }
 

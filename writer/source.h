@@ -2,7 +2,9 @@
  * directory of symlinks), one .safetensors file; or a bundle, or one .hct file, to be
  * compressed anew.
  *
- * Scanning reads names and sizes, and of compressed files the index.  Symlinks are followed, to
+ * Scanning reads names and sizes, of compressed files the index, and what config.json says.  What
+ * lies in a folder .hct, as a bundle has it, is no part of any model, and is not taken along.
+ * Symlinks are followed, to
  * files and to directories; a directory that contains itself that way is an error. */
 #ifndef MKHCT_SOURCE_H
 #define MKHCT_SOURCE_H
@@ -34,6 +36,9 @@ struct mkhct_entry {
 	 * to. */
 	int packed;
 	const struct mkhct_scratch *scratch; /* of a packed one: the source's */
+	/* NAME-00001-of-00003.safetensors: the number of a shard next to it that is to be there and
+	 * is not, or 0. */
+	unsigned missing_shard;
 	/* Of the file at path itself, to tell whether it has changed. */
 	dev_t dev;
 	ino_t ino;
@@ -51,16 +56,23 @@ struct mkhct_source {
 	size_t count;
 	size_t model_count, carried_count;
 	uint64_t model_bytes, carried_bytes;
-	size_t packed_count, lossy_count; /* models that are packed, and that were so with loss */
-	struct mkhct_scratch *scratch;    /* where these are decoded */
+	size_t packed_count, lossy_count;  /* models that are packed, and that were so with loss */
+	double lossy_weights, lossy_error; /* of tensors with loss: their elements, and the sum of
+					    * these times their relative squared error */
+	size_t bundle_count;               /* folders of it that are bundles */
+	char *bundle;                      /* the name of the first; or NULL */
+	char **notes;                      /* of mkhct_source_add_note */
+	size_t note_count;
+	struct mkhct_scratch *scratch; /* where these are decoded */
 };
 
 /* Lists the source, or what the selections take of it.  On success *out must go to
  * mkhct_source_free.  A bundle's `x.safetensors.hct` is listed as `x.safetensors`, and its hidden
  * folder is not.  Errors: HCT_ERR_NOT_FOUND, HCT_ERR_IO; HCT_ERR_ARGUMENT for a selection that
  * matches nothing, or leaves no model; HCT_ERR_UNSUPPORTED for what cannot be compressed: no
- * .safetensors file at all, a loop of symlinks, a socket, FIFO or device; HCT_ERR_UNFINISHED for a
- * bundle that mkhct has not finished; HCT_ERR_EXISTS for x.safetensors beside x.safetensors.hct;
+ * .safetensors file at all, a loop of symlinks, a socket, FIFO or device, a whole folder of the
+ * Hugging Face cache (hub.h); HCT_ERR_UNFINISHED for a bundle, the source or in it, that mkhct has
+ * not finished; HCT_ERR_EXISTS for x.safetensors beside x.safetensors.hct;
  * HCT_ERR_LIMIT for folders nested too deeply or too many files; those of hct_reader_open. */
 hct_error mkhct_source_scan(const char *path, const struct mkhct_selection *selections,
 			    size_t selection_count, struct mkhct_source *out,
@@ -70,6 +82,10 @@ hct_error mkhct_source_scan(const char *path, const struct mkhct_selection *sele
  * threads.  out: NULL when there is none.  Errors: HCT_ERR_NOMEM. */
 hct_error mkhct_source_decode_at(struct mkhct_source *s, const char *out, unsigned threads,
 				 struct hct_diag *diag);
+
+/* Keeps a line for mkhct_source_note.  Errors: HCT_ERR_NOMEM. */
+hct_error mkhct_source_add_note(struct mkhct_source *s, struct hct_diag *diag, const char *format,
+				...) __attribute__((format(printf, 3, 4)));
 
 /* 1 with a line in *line for line number i = 0, 1 ... about the source as a whole; 0 when there
  * are no more. */

@@ -118,7 +118,11 @@ double mkhct_spectrum_retention(const struct mkhct_spectrum *s, double quality)
 
 struct mkhct_target mkhct_spectrum_target(const struct mkhct_spectrum *s, double quality)
 {
-	double retention = mkhct_spectrum_retention(s, quality);
+	return mkhct_spectrum_target_of(mkhct_spectrum_retention(s, quality), quality);
+}
+
+struct mkhct_target mkhct_spectrum_target_of(double retention, double quality)
+{
 	double error = fmin(mkhct_error_of_retention(retention), 1 - quality);
 	struct mkhct_target t = mkhct_target_error(error);
 

@@ -52,4 +52,7 @@ double mkhct_spectrum_retention(const struct mkhct_spectrum *s, double quality);
  * quality. */
 struct mkhct_target mkhct_spectrum_target(const struct mkhct_spectrum *s, double quality);
 
+/* The same, of a retention that is known. */
+struct mkhct_target mkhct_spectrum_target_of(double retention, double quality);
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <zstd.h>
 
@@ -11,18 +12,24 @@
 #include "codec/hct.h"
 #include "codec/plan.h"
 #include "writer/interrupt.h"
+#include "writer/measured.h"
 #include "writer/names.h"
 #include "writer/plan.h"
 #include "writer/spectrum.h"
+#include "writer/work.h"
 
-#define ZSTD_LEVEL 12 /* as in the appender */
-#define IN_FLIGHT  64 /* jobs that are given to the pool at a time */
+#define ZSTD_LEVEL 12        /* as in the appender */
+#define IN_FLIGHT  64        /* jobs that are given to the pool at a time, at most */
+#define REDRAW     200000000 /* ns */
 
 struct survey;
 
 struct question {
 	struct survey *survey;
 	size_t tensor;
+	double retention; /* of the spectrum, once it is answered */
+	int asked;        /* under the lock: until it is answered */
+	int answered;     /* under the lock: there is an answer that was not taken in */
 };
 
 struct survey {
@@ -33,8 +40,12 @@ struct survey {
 	uint8_t **params;                  /* the tables of each tensor, or NULL */
 	struct mkhct_model_goals *spectra; /* or NULL: this is about forecasts */
 	hct_dct *dct;
+	struct mkhct_measured *measured; /* or NULL */
+	struct mkhct_progress *progress;
 	pthread_mutex_t lock;
+	pthread_cond_t answered;
 	hct_error error; /* the first, under the lock */
+	int stopped;     /* under the lock: what was not begun is not to be */
 	struct hct_diag diag;
 };
 
@@ -177,22 +188,54 @@ static hct_error measure_spectrum(void *arg)
 	return HCT_OK;
 }
 
-static void take_spectrum(const struct work *w)
+/* Turns the target of a tensor into an error, by the retention of its spectrum. */
+static void take_retention(struct survey *s, size_t tensor, double retention)
 {
-	struct mkhct_model_goals *g = w->q->survey->spectra;
-	struct mkhct_decision *decision = &g->decisions[w->q->tensor];
+	struct mkhct_model_goals *g = s->spectra;
+	struct mkhct_decision *decision = &g->decisions[tensor];
 	struct mkhct_target *target = &decision->target;
 	double quality = target->quality;
-	double retention = mkhct_spectrum_retention(w->spectrum, quality);
 
 	/* Where every coefficient is needed, the rest of the energy is the error that is left. */
-	*target = retention < 1 ? mkhct_spectrum_target(w->spectrum, quality)
+	*target = retention < 1 ? mkhct_spectrum_target_of(retention, quality)
 				: mkhct_target_error(1 - quality);
 	target->quality = quality;
 	snprintf(decision->reason, sizeof(decision->reason), "adaptive: %.3g keeps %.6g of energy",
 		 retention, quality);
-	g->goals[w->q->tensor].relative_squared_error = target->error;
-	g->goals[w->q->tensor].retention = target->retention;
+	g->goals[tensor].relative_squared_error = target->error;
+	g->goals[tensor].retention = target->retention;
+}
+
+/* What an earlier run has measured; 1 when it is there. */
+static int recall(struct survey *s, size_t tensor)
+{
+	const char *model = s->model->entry->name;
+	double retention;
+
+	if (!s->spectra)
+		return mkhct_measured_forecast(s->measured, model, tensor,
+					       &s->model->st.tensors[tensor], &s->goals[tensor],
+					       &s->out[tensor], &s->params[tensor]);
+	retention = mkhct_measured_retention(s->measured, model, tensor,
+					     s->spectra->decisions[tensor].target.quality);
+	if (retention > 0)
+		take_retention(s, tensor, retention);
+	return retention > 0;
+}
+
+/* Takes one answer in, and notes it for a later run. */
+static hct_error take_answer(struct survey *s, size_t tensor, double retention,
+			     struct hct_diag *diag)
+{
+	const char *model = s->model->entry->name;
+	double quality;
+
+	if (!s->spectra)
+		return mkhct_measured_add_forecast(s->measured, model, tensor, &s->goals[tensor],
+						   &s->out[tensor], s->params[tensor], diag);
+	quality = s->spectra->decisions[tensor].target.quality;
+	take_retention(s, tensor, retention);
+	return mkhct_measured_add_retention(s->measured, model, tensor, quality, retention, diag);
 }
 
 static int has_failed(struct survey *s)
@@ -200,89 +243,207 @@ static int has_failed(struct survey *s)
 	int failed;
 
 	pthread_mutex_lock(&s->lock);
-	failed = s->error != HCT_OK;
+	failed = s->stopped || s->error != HCT_OK;
 	pthread_mutex_unlock(&s->lock);
 	return failed;
 }
 
-static void job(void *arg, unsigned worker)
+static hct_error answer(struct question *q, unsigned worker, struct hct_diag *diag)
 {
-	const struct question *q = arg;
 	struct survey *s = q->survey;
 	const struct hct_tensor *t = &s->model->st.tensors[q->tensor];
 	uint64_t begin = s->model->st.header_len;
-	struct hct_diag diag = {""};
-	struct work w = {.q = q, .encoder = mkhct_compressor_encoder(s->c, worker), .diag = &diag};
-	hct_error err = HCT_OK;
+	struct work w = {.q = q, .encoder = mkhct_compressor_encoder(s->c, worker), .diag = diag};
+	double start = hct_meter_now();
+	hct_error err;
 
-	if (has_failed(s))
-		return;
 	if (s->spectra) {
 		w.spectrum = calloc(1, sizeof(*w.spectrum));
-		err = w.spectrum ? mkhct_model_guard(s->model, measure_spectrum, &w, &diag)
-				 : hct_fail(&diag, HCT_ERR_NOMEM, "%s: out of memory", t->name);
+		err = w.spectrum ? mkhct_model_guard(s->model, measure_spectrum, &w, diag)
+				 : hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", t->name);
 		if (!err)
-			take_spectrum(&w);
+			q->retention = mkhct_spectrum_retention(
+				w.spectrum, s->spectra->decisions[q->tensor].target.quality);
 		free(w.spectrum);
 	} else {
-		err = mkhct_model_guard(s->model, forecast, &w, &diag);
+		err = mkhct_model_guard(s->model, forecast, &w, diag);
 		hct_plan_free(w.plan);
 	}
 	mkhct_model_let_go(s->model, begin + t->begin, begin + t->end);
-	if (!err)
-		return;
+	if (s->progress && !s->spectra)
+		mkhct_work_measured(&s->progress->meter, t, &s->goals[q->tensor],
+				    hct_meter_now() - start);
+	return err;
+}
+
+static void job(void *arg, unsigned worker)
+{
+	struct question *q = arg;
+	struct survey *s = q->survey;
+	struct hct_diag diag = {""};
+	int skipped = has_failed(s);
+	hct_error err = skipped ? HCT_OK : answer(q, worker, &diag);
+
+	if (s->progress)
+		hct_meter_add(&s->progress->meter, 1);
 	pthread_mutex_lock(&s->lock);
-	if (!s->error) {
+	if (err && !s->error) {
 		s->error = err;
 		s->diag = diag;
 	}
+	q->asked = 0;
+	q->answered = !skipped && !err;
+	pthread_cond_signal(&s->answered);
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Asks about all tensors that `wanted` says, some at a time so that a signal is noticed. */
-static hct_error ask(struct survey *s, const unsigned char *wanted, mkhct_tick tick, void *tick_arg,
-		     struct hct_diag *diag)
+/* Waits until one of n questions can be asked, or, when all is set, all of them; NULL when that is
+ * not for a while, in which what is shown grows old. */
+static struct question *wait_for(struct survey *s, struct question *questions, unsigned n, int all)
 {
-	struct question questions[IN_FLIGHT];
-	hct_pool *pool = mkhct_compressor_pool(s->c);
-	unsigned batch = hct_pool_threads(pool) * 4;
-	size_t count = s->model->st.count;
+	struct question *found = NULL;
+	struct timespec until;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += REDRAW;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&s->lock);
+	while (!found && rc == 0) {
+		unsigned idle = 0;
+
+		for (unsigned i = 0; i < n; i++) {
+			idle += !questions[i].asked;
+			if (!found && !questions[i].asked)
+				found = &questions[i];
+		}
+		if (all && idle < n)
+			found = NULL;
+		if (!found)
+			rc = pthread_cond_timedwait(&s->answered, &s->lock, &until);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return found;
+}
+
+/* Takes all answers in that there are. */
+static hct_error take_answers(struct survey *s, struct question *questions, unsigned n,
+			      struct hct_diag *diag)
+{
 	hct_error err = HCT_OK;
 
-	batch = batch < IN_FLIGHT ? batch : IN_FLIGHT;
-	pthread_mutex_init(&s->lock, NULL);
-	for (size_t i = 0; !err && i < count;) {
-		unsigned n = 0;
+	for (unsigned i = 0; !err && i < n; i++) {
+		struct question *q = &questions[i];
+		int answered;
 
-		for (; i < count && n < batch; i++) {
-			if (wanted && !wanted[i])
-				continue;
-			questions[n] = (struct question){s, i};
-			hct_pool_submit(pool, job, &questions[n++]);
-			if (tick)
-				tick(tick_arg, s->model->st.tensors[i].name);
+		pthread_mutex_lock(&s->lock);
+		answered = q->answered;
+		q->answered = 0;
+		pthread_mutex_unlock(&s->lock);
+		if (answered)
+			err = take_answer(s, q->tensor, q->retention, diag);
+	}
+	return err ? err : mkhct_measured_tick(s->measured, diag);
+}
+
+static void submit(struct survey *s, struct question *q, size_t tensor)
+{
+	q->survey = s;
+	q->tensor = tensor;
+	pthread_mutex_lock(&s->lock);
+	q->asked = 1;
+	pthread_mutex_unlock(&s->lock);
+	hct_pool_submit(mkhct_compressor_pool(s->c), job, q);
+}
+
+/* The next tensor from i on that is wanted and was not measured by an earlier run; the number of
+ * tensors when there is none. */
+static size_t next_tensor(struct survey *s, const unsigned char *wanted, size_t i)
+{
+	for (; i < s->model->st.count; i++) {
+		if (wanted && !wanted[i])
+			continue;
+		if (!recall(s, i))
+			break;
+		if (s->progress)
+			hct_meter_skip(&s->progress->meter, 1);
+	}
+	return i;
+}
+
+/* Asks about all tensors that `wanted` says, some at a time so that a signal is noticed, and waits
+ * for the answers. */
+static hct_error ask_all(struct survey *s, const unsigned char *wanted, struct question *questions,
+			 unsigned n, struct hct_diag *diag)
+{
+	size_t count = s->model->st.count, i = next_tensor(s, wanted, 0);
+	const char *name = "";
+	hct_error err = HCT_OK;
+	int done = 0;
+
+	while (!err && !done) {
+		int all = i == count; /* were asked */
+		struct question *q = wait_for(s, questions, n, all);
+
+		err = take_answers(s, questions, n, diag);
+		if (!err && q && !all) {
+			name = s->model->st.tensors[i].name;
+			submit(s, q, i);
+			i = next_tensor(s, wanted, i + 1);
 		}
-		hct_pool_wait(pool);
-		err = s->error ? s->error : mkhct_interrupt_check(diag);
-		if (s->error && diag)
+		done = q && all;
+		if (s->progress)
+			mkhct_progress_tick(s->progress, name);
+		if (!err)
+			err = has_failed(s) ? HCT_ERR_IO : mkhct_interrupt_check(diag);
+	}
+	return err;
+}
+
+static hct_error ask(struct survey *s, const unsigned char *wanted, struct hct_diag *diag)
+{
+	struct question questions[IN_FLIGHT] = {{.asked = 0}};
+	unsigned most = hct_pool_threads(mkhct_compressor_pool(s->c)) * 4;
+	hct_error err;
+
+	most = most < IN_FLIGHT ? most : IN_FLIGHT;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->answered, NULL);
+	err = ask_all(s, wanted, questions, most, diag);
+	pthread_mutex_lock(&s->lock);
+	s->stopped = 1;
+	pthread_mutex_unlock(&s->lock);
+	hct_pool_wait(mkhct_compressor_pool(s->c));
+	if (err) /* what was answered meanwhile is not lost */
+		(void)take_answers(s, questions, most, NULL);
+	if (s->error) {
+		err = s->error;
+		if (diag)
 			*diag = s->diag;
 	}
+	pthread_cond_destroy(&s->answered);
 	pthread_mutex_destroy(&s->lock);
 	return err ? err : mkhct_model_unchanged(s->model, diag);
 }
 
 hct_error mkhct_survey(struct mkhct_compressor *c, const struct mkhct_model *model,
 		       const unsigned char *wanted, const struct hct_goal *goals,
-		       struct mkhct_forecast *out, mkhct_tick tick, void *tick_arg,
-		       struct hct_diag *diag)
+		       struct mkhct_forecast *out, struct mkhct_measured *measured,
+		       struct mkhct_progress *progress, struct hct_diag *diag)
 {
-	struct survey s = {.c = c, .model = model, .goals = goals, .out = out};
+	struct survey s = {.c = c,
+			   .model = model,
+			   .goals = goals,
+			   .out = out,
+			   .measured = measured,
+			   .progress = progress};
 	hct_error err;
 
 	s.params = calloc(model->st.count + 1, sizeof(*s.params));
 	if (!s.params)
 		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", model->entry->path);
-	err = ask(&s, wanted, tick, tick_arg, diag);
+	err = ask(&s, wanted, diag);
 	if (!err)
 		err = share_tables(&s, diag);
 	for (size_t i = 0; i < model->st.count; i++)
@@ -292,10 +453,14 @@ hct_error mkhct_survey(struct mkhct_compressor *c, const struct mkhct_model *mod
 }
 
 hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_model *model,
-			       struct mkhct_model_goals *goals, mkhct_tick tick, void *tick_arg,
-			       struct hct_diag *diag)
+			       struct mkhct_model_goals *goals, struct mkhct_measured *measured,
+			       struct mkhct_progress *progress, struct hct_diag *diag)
 {
-	struct survey s = {.c = c, .model = model, .spectra = goals};
+	struct survey s = {.c = c,
+			   .model = model,
+			   .spectra = goals,
+			   .measured = measured,
+			   .progress = progress};
 	unsigned char *wanted = calloc(goals->count + 1, 1);
 	hct_error err = HCT_ERR_NOMEM;
 
@@ -307,7 +472,7 @@ hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_mo
 		hct_fail(diag, err, "%s: the spectra of its tensors cannot be measured: %s",
 			 model->entry->path, hct_error_string(err));
 	else
-		err = ask(&s, wanted, tick, tick_arg, diag);
+		err = ask(&s, wanted, diag);
 	hct_dct_free(s.dct);
 	free(wanted);
 	return err;

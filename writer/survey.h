@@ -13,8 +13,11 @@
 #include "writer/compress.h"
 #include "writer/goals.h"
 #include "writer/model.h"
+#include "writer/progress.h"
 
 #define MKHCT_SURVEY_CHUNKS 16
+
+struct mkhct_measured;
 
 /* Of one tensor, extrapolated from the chunks that were coded. */
 struct mkhct_forecast {
@@ -30,17 +33,21 @@ struct mkhct_forecast {
 };
 
 /* Measures tensor i of the open, mapped model with goals[i], for all i with wanted[i]; wanted
- * NULL means all.  Others are left alone in out.  Errors: HCT_ERR_NOMEM, HCT_ERR_IO,
- * HCT_ERR_CHANGED, HCT_ERR_INTERRUPTED. */
+ * NULL means all.  Others are left alone in out.  measured, or NULL: what an earlier run has found
+ * is taken from there (measured.h), and what is found is noted there, also when it ends early.
+ * progress, or NULL, shows how many are measured, of those that it was told of
+ * (mkhct_progress_measure).  Errors: HCT_ERR_NOMEM, HCT_ERR_IO, HCT_ERR_NO_SPACE, HCT_ERR_CHANGED,
+ * HCT_ERR_INTERRUPTED. */
 hct_error mkhct_survey(struct mkhct_compressor *c, const struct mkhct_model *model,
 		       const unsigned char *wanted, const struct hct_goal *goals,
-		       struct mkhct_forecast *out, mkhct_tick tick, void *tick_arg,
-		       struct hct_diag *diag);
+		       struct mkhct_forecast *out, struct mkhct_measured *measured,
+		       struct mkhct_progress *progress, struct hct_diag *diag);
 
-/* Turns targets that are ADAPTIVE into errors, by the spectra of their tensors. */
+/* Turns targets that are ADAPTIVE into errors, by the spectra of their tensors; measured, progress
+ * and errors as above. */
 hct_error mkhct_survey_spectra(struct mkhct_compressor *c, const struct mkhct_model *model,
-			       struct mkhct_model_goals *goals, mkhct_tick tick, void *tick_arg,
-			       struct hct_diag *diag);
+			       struct mkhct_model_goals *goals, struct mkhct_measured *measured,
+			       struct mkhct_progress *progress, struct hct_diag *diag);
 
 /* Bytes of the .hct file that holds tensors with these forecasts; options is what will be in its
  * provenance.  Within some 100 bytes where every forecast is exact: tensors that were measured

@@ -1,8 +1,6 @@
 #include "tally.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "writer/names.h"
 
@@ -57,15 +55,6 @@ void mkhct_tally_merge(struct mkhct_tally *sum, const struct mkhct_tally *part)
 	}
 }
 
-/* As text in hexadecimal: cJSON prints a number that it has parsed with the last bits cut off. */
-static int add_exact(cJSON *object, const char *key, double value)
-{
-	char text[40];
-
-	snprintf(text, sizeof(text), "%a", value);
-	return cJSON_AddStringToObject(object, key, text) != NULL;
-}
-
 int mkhct_tally_write(const struct mkhct_tally *t, cJSON *object)
 {
 	return mkhct_json_add_u64(object, "tensors", t->tensors) == 0 &&
@@ -74,49 +63,18 @@ int mkhct_tally_write(const struct mkhct_tally *t, cJSON *object)
 			       mkhct_json_add_u64(object, "stored_bytes", t->stored_bytes) == 0 &&
 			       mkhct_json_add_u64(object, "bf16_bytes", t->bf16_bytes) == 0 &&
 			       mkhct_json_add_u64(object, "verified", t->verified) == 0 &&
-			       add_exact(object, "errors", t->errors) &&
-			       add_exact(object, "cosines", t->cosines) &&
-			       add_exact(object, "worst_error", t->worst_error) &&
-			       add_exact(object, "worst", t->worst) &&
+			       mkhct_json_add_exact(object, "errors", t->errors) == 0 &&
+			       mkhct_json_add_exact(object, "cosines", t->cosines) == 0 &&
+			       mkhct_json_add_exact(object, "worst_error", t->worst_error) == 0 &&
+			       mkhct_json_add_exact(object, "worst", t->worst) == 0 &&
 			       cJSON_AddStringToObject(object, "worst_name", t->worst_name)
 		       ? 0
 		       : -1;
 }
 
-static int get_double(const cJSON *object, const char *key, double *out)
-{
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-
-	if (!cJSON_IsNumber(item))
-		return -1;
-	*out = item->valuedouble;
-	return 0;
-}
-
-static int get_exact(const cJSON *object, const char *key, double *out)
-{
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-	char *end;
-
-	if (!cJSON_IsString(item))
-		return -1;
-	*out = strtod(item->valuestring, &end);
-	return end != item->valuestring && *end == '\0' && isfinite(*out) ? 0 : -1;
-}
-
-int mkhct_json_get_count(const cJSON *object, const char *key, uint64_t *out)
-{
-	double value;
-
-	if (get_double(object, key, &value) != 0 || !(value >= 0 && value <= 0x1p53))
-		return -1;
-	*out = (uint64_t)value;
-	return 0;
-}
-
 int mkhct_tally_read(const cJSON *object, struct mkhct_tally *out)
 {
-	const cJSON *name = cJSON_GetObjectItemCaseSensitive(object, "worst_name");
+	const cJSON *name = mkhct_json_get(object, "worst_name");
 
 	*out = (struct mkhct_tally){.worst_error = -1, .worst = 1};
 	if (mkhct_json_get_count(object, "tensors", &out->tensors) != 0 ||
@@ -125,10 +83,10 @@ int mkhct_tally_read(const cJSON *object, struct mkhct_tally *out)
 	    mkhct_json_get_count(object, "stored_bytes", &out->stored_bytes) != 0 ||
 	    mkhct_json_get_count(object, "bf16_bytes", &out->bf16_bytes) != 0 ||
 	    mkhct_json_get_count(object, "verified", &out->verified) != 0 ||
-	    get_exact(object, "errors", &out->errors) != 0 ||
-	    get_exact(object, "cosines", &out->cosines) != 0 ||
-	    get_exact(object, "worst_error", &out->worst_error) != 0 ||
-	    get_exact(object, "worst", &out->worst) != 0 || !cJSON_IsString(name))
+	    mkhct_json_get_exact(object, "errors", &out->errors) != 0 ||
+	    mkhct_json_get_exact(object, "cosines", &out->cosines) != 0 ||
+	    mkhct_json_get_exact(object, "worst_error", &out->worst_error) != 0 ||
+	    mkhct_json_get_exact(object, "worst", &out->worst) != 0 || !cJSON_IsString(name))
 		return -1;
 	snprintf(out->worst_name, sizeof(out->worst_name), "%s", name->valuestring);
 	return 0;

@@ -8,6 +8,7 @@
 
 #include "codec/safetensors.h"
 #include "writer/compress.h"
+#include "writer/json.h"
 
 struct mkhct_tally {
 	uint64_t tensors, weights, source_bytes, stored_bytes;
@@ -32,9 +33,6 @@ void mkhct_tally_merge(struct mkhct_tally *sum, const struct mkhct_tally *part);
  * when out of memory, or when the object is none of a tally. */
 int mkhct_tally_write(const struct mkhct_tally *t, cJSON *object);
 int mkhct_tally_read(const cJSON *object, struct mkhct_tally *out);
-
-/* A whole number of an object, up to 2^53.  0, or -1 when there is none. */
-int mkhct_json_get_count(const cJSON *object, const char *key, uint64_t *out);
 
 /* Stored bits a weight; 0 without weights. */
 double mkhct_tally_bits(const struct mkhct_tally *t);

@@ -18,6 +18,7 @@
 
 hct_error mkhct_transcode_look(const char *path, struct mkhct_look *out, struct hct_diag *diag)
 {
+	const struct hct_safetensors *st;
 	const struct hct_source *source;
 	hct_reader *r;
 	hct_error err = hct_reader_open(path, &r, diag);
@@ -28,6 +29,16 @@ hct_error mkhct_transcode_look(const char *path, struct mkhct_look *out, struct 
 	*out = (struct mkhct_look){.size = source->size,
 				   .mtime = {(time_t)source->mtime_sec, (long)source->mtime_nsec},
 				   .lossless = hct_reader_is_lossless(r)};
+	st = hct_reader_safetensors(r);
+	for (size_t i = 0; i < st->count && !out->lossless; i++) {
+		struct hct_coding coding;
+
+		hct_reader_coding(r, i, &coding);
+		if (!(coding.relative_squared_error > 0))
+			continue;
+		out->weights += (double)st->tensors[i].elements;
+		out->error += (double)st->tensors[i].elements * coding.relative_squared_error;
+	}
 	hct_reader_close(r);
 	return HCT_OK;
 }

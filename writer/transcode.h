@@ -23,6 +23,8 @@ struct mkhct_look {
 	uint64_t size; /* of the decoded file */
 	struct timespec mtime;
 	int lossless;
+	double weights, error; /* of tensors with loss: their elements, and the sum of these times
+				* the relative squared error of each */
 };
 
 /* Reads the index of the .hct file at path.  Errors: those of hct_reader_open. */

@@ -1,9 +1,12 @@
 #include "verify.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "codec/checksum.h"
 #include "codec/metrics.h"
@@ -24,8 +27,9 @@ struct worker {
 
 struct verify {
 	struct mkhct_compressor *c;
-	const struct mkhct_model *model;
+	const struct mkhct_model *model; /* to compare with, or NULL */
 	const hct_reader *reader;
+	const char *name; /* for messages */
 	struct worker *workers;
 	const struct mkhct_result *result; /* of the tensor at hand */
 };
@@ -81,14 +85,14 @@ static void job(void *arg, unsigned worker)
 		}
 	}
 	if (p->error) {
-		hct_fail(&p->diag, p->error, "%s: cannot be read back: %s", v->model->entry->path,
+		hct_fail(&p->diag, p->error, "%s: cannot be read back: %s", v->name,
 			 hct_error_string(p->error));
 		return;
 	}
 	p->decoded = w->buffer;
 	p->error = hct_reader_decode_verified(v->reader, w->decoder, p->chunk.number, w->buffer,
 					      &p->diag);
-	if (!p->error)
+	if (!p->error && v->model)
 		p->error = mkhct_model_guard(v->model, compare, p, &p->diag);
 }
 
@@ -102,27 +106,22 @@ static int agrees(const struct mkhct_result *r, const struct hct_metrics *m)
 	       fabs(m->sum_bb - r->decoded_energy) <= ROUNDING * r->decoded_energy;
 }
 
-static hct_error verify_tensor(struct verify *v, size_t tensor, struct mkhct_result *result,
-			       struct hct_diag *diag)
+/* Decodes the chunks from number `first` on, `count` of them, and adds what is measured of them. */
+static hct_error verify_chunks(struct verify *v, uint64_t first, uint64_t count,
+			       struct hct_metrics *all, struct hct_diag *diag)
 {
-	const struct hct_tensor *t = &v->model->st.tensors[tensor];
 	hct_pool *pool = mkhct_compressor_pool(v->c);
-	struct hct_metrics all = {0};
 	struct piece *pieces = calloc(IN_FLIGHT, sizeof(*pieces));
-	struct hct_coding coding;
 	hct_error err = HCT_OK;
 
 	if (!pieces)
-		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", v->model->entry->path);
-	hct_reader_coding(v->reader, tensor, &coding);
-	v->result = result;
-	for (uint64_t first = 0; !err && first < coding.chunk_count; first += IN_FLIGHT) {
-		uint64_t left = coding.chunk_count - first, n = left < IN_FLIGHT ? left : IN_FLIGHT;
+		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", v->name);
+	for (uint64_t done = 0; !err && done < count; done += IN_FLIGHT) {
+		uint64_t left = count - done, n = left < IN_FLIGHT ? left : IN_FLIGHT;
 
 		for (uint64_t i = 0; i < n; i++) {
 			pieces[i] = (struct piece){.v = v};
-			hct_reader_chunk(v->reader, coding.first_chunk + first + i,
-					 &pieces[i].chunk);
+			hct_reader_chunk(v->reader, first + done + i, &pieces[i].chunk);
 			hct_pool_submit(pool, job, &pieces[i]);
 		}
 		hct_pool_wait(pool);
@@ -130,45 +129,91 @@ static hct_error verify_tensor(struct verify *v, size_t tensor, struct mkhct_res
 			err = pieces[i].error;
 			if (err && diag)
 				*diag = pieces[i].diag;
-			hct_metrics_merge(&all, &pieces[i].metrics);
+			hct_metrics_merge(all, &pieces[i].metrics);
 		}
-		mkhct_model_let_go(v->model, pieces[0].chunk.offset,
-				   pieces[n - 1].chunk.offset + pieces[n - 1].chunk.length);
+		if (v->model)
+			mkhct_model_let_go(v->model, pieces[0].chunk.offset,
+					   pieces[n - 1].chunk.offset + pieces[n - 1].chunk.length);
 		if (!err)
 			err = mkhct_interrupt_check(diag);
 	}
 	free(pieces);
+	return err;
+}
+
+static hct_error verify_tensor(struct verify *v, size_t tensor, struct mkhct_result *result,
+			       struct hct_diag *diag)
+{
+	struct hct_metrics all = {0};
+	struct hct_coding coding;
+	hct_error err;
+
+	hct_reader_coding(v->reader, tensor, &coding);
+	v->result = result;
+	err = verify_chunks(v, coding.first_chunk, coding.chunk_count, &all, diag);
 	if (!err && is_lossy(result) && !agrees(result, &all))
 		err = hct_fail(diag, HCT_ERR_DIGEST,
 			       "%s: tensor '%s' was written with a relative error of %.6g and "
 			       "decodes with %.6g: an internal error; please report it",
-			       v->model->entry->path, t->name, mkhct_result_error(result),
+			       v->name, v->model->st.tensors[tensor].name,
+			       mkhct_result_error(result),
 			       hct_metrics_relative_squared_error(&all));
 	result->verified = !err;
 	return err;
 }
 
-hct_error mkhct_verify(struct mkhct_compressor *c, const struct mkhct_model *model,
-		       const hct_reader *reader, double fraction, struct mkhct_result *results,
-		       mkhct_tick tick, void *tick_arg, struct hct_diag *diag)
+/* From here on the file is read from the disk, if the kernel does as it is asked. */
+static hct_error forget_pages(int fd, const char *name, struct hct_diag *diag)
 {
-	unsigned threads = hct_pool_threads(mkhct_compressor_pool(c));
-	struct verify v = {.c = c,
-			   .model = model,
-			   .reader = reader,
-			   .workers = calloc(threads, sizeof(*v.workers))};
-	uint64_t lowest = UINT64_MAX;
-	hct_error err = HCT_OK;
+	if (fdatasync(fd) != 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return HCT_OK;
+}
 
-	if (!v.workers)
-		return hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", model->entry->path);
-	for (size_t i = 0; i < model->st.count; i++) {
-		const char *name = model->st.tensors[i].name;
-		uint64_t hash = hct_checksum(name, strlen(name));
+static hct_error start(struct verify *v, struct hct_diag *diag)
+{
+	v->workers = calloc(hct_pool_threads(mkhct_compressor_pool(v->c)), sizeof(*v->workers));
+	return v->workers ? HCT_OK : hct_fail(diag, HCT_ERR_NOMEM, "%s: out of memory", v->name);
+}
+
+static void end(struct verify *v)
+{
+	for (unsigned i = 0; v->workers && i < hct_pool_threads(mkhct_compressor_pool(v->c)); i++) {
+		hct_decoder_free(v->workers[i].decoder);
+		free(v->workers[i].buffer);
+	}
+	free(v->workers);
+}
+
+/* The lowest hash of a name. */
+static uint64_t lowest_of(const struct hct_safetensors *st)
+{
+	uint64_t lowest = UINT64_MAX;
+
+	for (size_t i = 0; i < st->count; i++) {
+		uint64_t hash = hct_checksum(st->tensors[i].name, strlen(st->tensors[i].name));
 
 		lowest = hash < lowest ? hash : lowest;
 	}
-	for (size_t i = 0; !err && fraction > 0 && i < model->st.count; i++) {
+	return lowest;
+}
+
+hct_error mkhct_verify(struct mkhct_compressor *c, const struct mkhct_model *model,
+		       const hct_reader *reader, int fd, const char *out_name, double fraction,
+		       struct mkhct_result *results, mkhct_tick tick, void *tick_arg,
+		       struct hct_diag *diag)
+{
+	struct verify v = {.c = c, .model = model, .reader = reader, .name = model->entry->path};
+	uint64_t lowest = lowest_of(&model->st);
+	hct_error err;
+
+	if (!(fraction > 0))
+		return HCT_OK;
+	err = forget_pages(fd, out_name, diag);
+	if (!err)
+		err = start(&v, diag);
+	for (size_t i = 0; !err && i < model->st.count; i++) {
 		const char *name = model->st.tensors[i].name;
 		uint64_t hash = hct_checksum(name, strlen(name));
 
@@ -178,10 +223,33 @@ hct_error mkhct_verify(struct mkhct_compressor *c, const struct mkhct_model *mod
 			tick(tick_arg, name);
 		err = verify_tensor(&v, i, &results[i], diag);
 	}
-	for (unsigned i = 0; i < threads; i++) {
-		hct_decoder_free(v.workers[i].decoder);
-		free(v.workers[i].buffer);
-	}
-	free(v.workers);
+	end(&v);
+	return err;
+}
+
+hct_error mkhct_verify_file(struct mkhct_compressor *c, int fd, const char *name, mkhct_tick tick,
+			    void *tick_arg, struct hct_diag *diag)
+{
+	struct verify v = {.c = c, .name = name};
+	struct hct_metrics unused = {0};
+	hct_reader *reader = NULL;
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	hct_error err;
+
+	if (copy < 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be read back", name);
+	err = hct_reader_open_fd(copy, name, &reader, diag);
+	if (err)
+		return err;
+	v.reader = reader;
+	err = forget_pages(fd, name, diag);
+	if (!err)
+		err = start(&v, diag);
+	if (!err && tick)
+		tick(tick_arg, name);
+	if (!err)
+		err = verify_chunks(&v, 0, hct_reader_chunk_count(reader), &unused, diag);
+	end(&v);
+	hct_reader_close(reader);
 	return err;
 }

@@ -10,14 +10,17 @@
 #include "writer/goals.h"
 #include "writer/source.h"
 
+/* Amounts are what a core is guessed to need, in nanoseconds: what a tensor costs does not follow
+ * from its bytes alone. */
 enum mkhct_work {
-	MKHCT_WORK_CARRY, /* bytes of other files; nothing else goes on meanwhile */
-	MKHCT_WORK_SMALL, /* tensors so small that their number counts and not their bytes */
-	MKHCT_WORK_EXACT, /* bytes of others that are to be lossless: planning and coding */
-	MKHCT_WORK_PLAN,  /* elements of tensors that are to be coded with loss: planning */
-	MKHCT_WORK_LOSSY, /* the same: coding */
-	MKHCT_WORK_VERIFY /* bytes of tensors that are measured when their file is whole; serial,
-			     too */
+	MKHCT_WORK_CARRY,       /* other files; nothing else goes on meanwhile */
+	MKHCT_WORK_SMALL_EXACT, /* small tensors that are to be lossless: planning and coding */
+	MKHCT_WORK_SMALL_LOSSY, /* and with loss */
+	MKHCT_WORK_EXACT,       /* others that are to be lossless: planning and coding */
+	MKHCT_WORK_PLAN,        /* others that are to be coded with loss: planning */
+	MKHCT_WORK_LOSSY,       /* the same: coding */
+	MKHCT_WORK_VERIFY, /* tensors that are measured when their file is whole; serial, too */
+	MKHCT_WORK_REPORT  /* tensors in the report, at the end; serial */
 };
 
 /* Tells the meter, after hct_meter_start, of what the checkpoint says is still to be done of the
@@ -27,6 +30,14 @@ enum mkhct_work {
 hct_error mkhct_work_expect(struct hct_meter *m, const struct mkhct_source *source,
 			    const struct mkhct_checkpoint *checkpoint,
 			    const struct mkhct_goals *goals, double sample, struct hct_diag *diag);
+
+/* Before that: all tensors are going to be measured with these goals (survey.h).  Errors: those of
+ * mkhct_model_open, HCT_ERR_CHANGED. */
+hct_error mkhct_work_expect_measuring(struct hct_meter *m, const struct mkhct_goals *goals,
+				      struct hct_diag *diag);
+/* One is measured. */
+void mkhct_work_measured(struct hct_meter *m, const struct hct_tensor *t,
+			 const struct hct_goal *goal, double seconds);
 
 /* A tensor was planned, or bytes of it were coded: the thread that did it says so, with the
  * seconds of its time. */

@@ -22,6 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("HCT_BUILD", ROOT / "build")).absolute()
 MKHCT = str(BUILD / "mkhct")
+HCT = str(BUILD / "hct")
 SHIM = str(BUILD / "tests/shim.so")
 
 STATE = re.compile(r"\.hct/checkpoint(-\d+-of-\d+)?\.json$")
@@ -135,6 +136,13 @@ def start(words, env=None):
                             preexec_fn=be_killed_with_parent)  # fmt: skip
 
 
+def run_shimmed(words, **env):
+    """The same as run, with the library that counts calls and makes them fail."""
+    # AddressSanitizer wants to be the first library, or to be told not to look.
+    options = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    return run(words, {"LD_PRELOAD": SHIM, "ASAN_OPTIONS": options, **env})
+
+
 def run(words, env=None):
     """(exit code, standard error) of mkhct, which must end."""
     process = start(words, env)
@@ -161,6 +169,26 @@ def pace(rng):
     """Options that must not change a byte."""
     return ["--checkpoint-interval", rng.choice(["1", "2", "7", "0s", "0.01s"]),
             "-j", rng.choice(["1", "2", "3"])]  # fmt: skip
+
+
+def is_naming(out):
+    """Files are being given their names: what lies there need not belong together."""
+    try:
+        return json.loads((Path(out) / ".hct/checkpoint.json").read_text())["stage"] == "naming"
+    except (OSError, ValueError):
+        return False
+
+
+def check_with_report(out):
+    """As long as it has a report, whatever else there is, it is a bundle that can be read.  Returns
+    1 when it had to be."""
+    if not (Path(out) / ".hct/report.json").exists():
+        return 0
+    done = subprocess.run([HCT, "check", "-q", out], stdin=subprocess.DEVNULL, check=False,
+                          capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
+    if done.returncode != 0:
+        raise Failure(f"has a report, and hct check says: {done.stdout}{done.stderr}")
+    return 1
 
 
 class Case:
@@ -214,6 +242,12 @@ class Case:
             if self.is_finished(out):
                 break
             must_run(self.words(command, rng, out))
+
+    def check_old(self, out):
+        """What was there before is there, whole, until the new bundle is, but while files are being
+        given their names."""
+        if self.old and not check_with_report(out) and not is_naming(out):
+            raise Failure("the old bundle's report is gone before files are given their names")
 
     def is_finished(self, out):
         """A killed run may have done its work but for the exit."""

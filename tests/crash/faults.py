@@ -16,14 +16,13 @@ import sys
 import time
 
 from bundles import (
-    SHIM,
     Case,
     Failure,
     make_shards,
     make_source,
     program,
     remove,
-    run,
+    run_shimmed,
     scratch,
     seed,
     tree,
@@ -81,7 +80,9 @@ class Faults:
             if self.out.exists():
                 before = self.top / f"before-{self.case.name}-{i}"
                 shutil.copytree(self.out, before)
-            self.shimmed(command, {})
+            code, error = self.shimmed(command, {})
+            if code != 0:
+                raise Failure(f"{command}, with no fault: exit code {code}: {error}")
             stages.append((commands[i:], before, calls(self.trace)))
         return stages
 
@@ -90,8 +91,7 @@ class Faults:
         words = self.case.words(command, self.rng, self.out)
         if "--checkpoint-interval" in words:
             words[words.index("--checkpoint-interval") + 1] = "1"
-        return run(words, {"LD_PRELOAD": SHIM, "SHIM_ROOT": str(self.out.parent),
-                           "SHIM_TRACE": str(self.trace), **env})  # fmt: skip
+        return run_shimmed(words, SHIM_ROOT=str(self.out.parent), SHIM_TRACE=str(self.trace), **env)
 
     def restore(self, before):
         remove(self.out)
@@ -116,6 +116,7 @@ class Faults:
             self.check_end(do, lasts, code, error)
             if KEPT not in error and code != 0 and commands[0] != ["--finish"]:
                 self.check_untouched(lasts or do == errno.EIO, error, was)
+        self.case.check_old(self.out)
         self.case.finish(self.rng, self.out, commands)
         self.case.check(self.out)
 

@@ -66,6 +66,7 @@ class Killer:
                 raise Failure("mkhct hangs") from None
             self.kills += 1
             self.left -= 1
+            case.check_old(out)
             return 0
         if process.returncode != 0:
             raise Failure(f"{process.args}: exit code {process.returncode}: {error}")

@@ -14,13 +14,13 @@ import sys
 import time
 
 from bundles import (
-    SHIM,
     Failure,
     has_state,
     leftovers,
     program,
     remove,
     run,
+    run_shimmed,
     scratch,
     seed,
     tree,
@@ -30,6 +30,7 @@ from faults import cases
 from trace import calls, read
 
 EIO = "5"
+MOST_FAILURES = 20
 
 
 class Power:
@@ -45,8 +46,7 @@ class Power:
 
     def watched(self, words, env):
         self.trace.unlink(missing_ok=True)
-        return run(words, {"LD_PRELOAD": SHIM, "SHIM_ROOT": str(self.root),
-                           "SHIM_TRACE": str(self.trace), **env})  # fmt: skip
+        return run_shimmed(words, SHIM_ROOT=str(self.root), SHIM_TRACE=str(self.trace), **env)
 
     def disturbed(self, command):
         """A disk that has the run of a command behind it, up to the end or to some point."""
@@ -85,6 +85,7 @@ class Power:
         remove(self.root)
         disk.crash(self.rng, self.root)
         self.states += 1
+        self.case.check_old(self.out)
         if not self.out.exists() or has_state(self.out) or self.case.parts:
             return
         found = {n: t for n, t in tree(self.out).items()
@@ -132,6 +133,8 @@ def main():
                 except Failure as failure:
                     failed.append(f"{name}, bundle {bundle}: {failure}")
                     print(failed[-1], flush=True)
+                    if len(failed) == MOST_FAILURES:
+                        raise Failure(f"{len(failed)} bundles, and no more are tried") from failure
             done += power.states
             print(f"power: {name}: {power.states} states, {bundle} bundles", flush=True)
     print(f"power: {done} states, {time.monotonic() - begun:.0f} s, {len(failed)} failures")

@@ -8,11 +8,14 @@
  *     SHIM_AT      number of the call, from 1, at which something happens:
  *     SHIM_DO      kill    the program is killed before the call,
  *                  half    after half of it (of a write), or after it,
+ *                  flip    one bit of it is another one (of a write),
  *                  short   half of it is done (of reads and writes), and that is said,
  *                  stop    the program is stopped before it,
  *                  NUMBER  it does nothing and fails with this errno
+ *     SHIM_PART    only writes to files whose names end so are counted, and no other calls
  *     SHIM_LASTS   1: and so do all calls from then on that SHIM_THEN names, or any when it is not
  *     SHIM_THEN    given
+ *     SHIM_TIMES   but no more than so many
  *     SHIM_BAD_PAGE      number of a page of every map of a file of SHIM_SOURCE that cannot be
  * read, SHIM_BAD_PAGE_MS   for so many milliseconds, or for ever
  *
@@ -46,8 +49,8 @@ static struct {
 } open_files[FDS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *root, *source, *only, *then, *action;
-static unsigned long at, count;
+static const char *root, *source, *only, *then, *action, *part;
+static unsigned long at, times, count;
 static int lasts, trace = -1;
 
 __attribute__((constructor)) static void begin(void)
@@ -59,7 +62,9 @@ __attribute__((constructor)) static void begin(void)
 	only = getenv("SHIM_ONLY");
 	then = getenv("SHIM_THEN");
 	action = getenv("SHIM_DO");
+	part = getenv("SHIM_PART");
 	lasts = getenv("SHIM_LASTS") != NULL;
+	times = getenv("SHIM_TIMES") ? strtoul(getenv("SHIM_TIMES"), NULL, 10) : 0;
 	at = number ? strtoul(number, NULL, 10) : 0;
 	if (path) {
 		int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -181,16 +186,34 @@ static _Noreturn void die(void)
 		pause();
 }
 
-enum verdict { PASS, FAIL, HALF, HALF_AND_DIE };
+enum verdict { PASS, FAIL, HALF, HALF_AND_DIE, FLIP };
+
+/* The write at hand is to a file that SHIM_PART names. */
+static int is_of_part;
+
+static int is_part(int fd)
+{
+	char link[64], path[PATH_MAX];
+	size_t n = part ? strlen(part) : 0;
+	ssize_t length;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = n ? readlink(link, path, sizeof(path)) : 0;
+	return length >= (ssize_t)n && n && memcmp(path + length - n, part, n) == 0;
+}
 
 /* Counts a call. */
 static enum verdict judge(const char *kind)
 {
 	if (only ? !is_in_list(only, kind) : strcmp(kind, "read") == 0)
 		return PASS;
+	if (part && !is_of_part)
+		return PASS;
 	count++;
 	record("# %lu %s\n", count, kind);
 	if (!action || !at || count < at)
+		return PASS;
+	if (times && count >= at + times)
 		return PASS;
 	if (count > at && (!lasts || (then && !is_in_list(then, kind))))
 		return PASS;
@@ -200,6 +223,8 @@ static enum verdict judge(const char *kind)
 		return HALF_AND_DIE;
 	if (strcmp(action, "short") == 0)
 		return HALF;
+	if (strcmp(action, "flip") == 0 && part)
+		return FLIP;
 	if (strcmp(action, "stop") == 0) {
 		kill(getpid(), SIGSTOP);
 		return PASS;
@@ -305,18 +330,42 @@ static void record_write(int fd, off_t offset, const void *bytes, ssize_t n)
 	record_bytes(bytes, (size_t)n);
 }
 
+static ssize_t write_flipped(ssize_t (*real)(int, const void *, size_t), int fd, const void *bytes,
+			     size_t n)
+{
+	char *copy = malloc(n + 1);
+	ssize_t rc;
+
+	if (!copy)
+		abort();
+	memcpy(copy, bytes, n);
+	copy[n / 2] ^= 0x40;
+	rc = real(fd, copy, n);
+	free(copy);
+	return rc;
+}
+
 ssize_t write(int fd, const void *bytes, size_t n)
 {
 	REAL(write);
+	enum verdict verdict;
 	ssize_t rc;
 	off_t offset;
 	int saved;
 
 	if (place_of_fd(fd) != OUTPUT)
 		return real(fd, bytes, n);
-	ENTER("write");
+	pthread_mutex_lock(&lock);
+	is_of_part = is_part(fd);
+	verdict = judge("write");
+	is_of_part = 0;
 	offset = lseek(fd, 0, SEEK_CUR);
-	CALL_OR_FAIL(real(fd, bytes, verdict == PASS ? n : (n + 1) / 2));
+	if (verdict == FLIP) {
+		rc = write_flipped(real, fd, bytes, n);
+		saved = errno;
+	} else {
+		CALL_OR_FAIL(real(fd, bytes, verdict == PASS ? n : (n + 1) / 2));
+	}
 	record_write(fd, offset, bytes, rc);
 	LEAVE();
 	return rc;
@@ -549,6 +598,13 @@ struct bad_page {
 	long milliseconds;
 };
 
+static void replace_page(char *page, int fd, off_t offset)
+{
+	/* cppcheck-suppress leakReturnValNotUsed */
+	if (mmap(page, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, offset) == MAP_FAILED)
+		abort();
+}
+
 /* Puts the page back once its time is over. */
 static void *heal(void *arg)
 {
@@ -556,7 +612,7 @@ static void *heal(void *arg)
 	struct timespec pause = {b->milliseconds / 1000, b->milliseconds % 1000 * 1000000};
 
 	nanosleep(&pause, NULL);
-	(void)!mmap(b->page, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, b->fd, b->offset);
+	replace_page(b->page, b->fd, b->offset);
 	free(b);
 	return NULL;
 }
@@ -572,7 +628,7 @@ static void spoil(char *map, size_t length, int fd, long page)
 	if (!b || empty < 0 || (size_t)(page + 1) * PAGE > length)
 		abort();
 	*b = (struct bad_page){map + page * PAGE, dup(fd), page * PAGE, ms ? atol(ms) : 0};
-	(void)!mmap(b->page, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, empty, 0);
+	replace_page(b->page, empty, 0);
 	if (ms && pthread_create(&thread, NULL, heal, b) == 0)
 		pthread_detach(thread);
 }

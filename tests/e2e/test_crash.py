@@ -11,7 +11,17 @@ import subprocess
 import sys
 
 import pytest
-from helpers import BUILD, EXIT_OK, EXIT_SYSTEM, MKHCT, ROOT, run, tree_digests, wait_until
+from helpers import (
+    BUILD,
+    EXIT_OK,
+    EXIT_SYSTEM,
+    MKHCT,
+    ROOT,
+    is_sanitized,
+    run,
+    tree_digests,
+    wait_until,
+)
 from mkhct_tool import listing, make_sparse
 
 CRASH = ROOT / "tests/crash"
@@ -46,7 +56,7 @@ def test_any_call_can_fail(shim, fault):
 
 
 def test_any_state_of_the_disk_after_a_power_cut(shim):
-    harness("power.py", HCT_STATES="160")
+    harness("power.py", HCT_STATES="40" if is_sanitized() else "160")
 
 
 # A source that is being read -------------------------------------------------------------
@@ -61,10 +71,14 @@ def source(tmp_path):
     return folder
 
 
+def preload(shim):
+    """Environment that has the library; AddressSanitizer wants to be first, or told not to look."""
+    return {"LD_PRELOAD": str(shim), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+
 def shimmed(shim, source, out, **env):
     return run(MKHCT, "--lossless", "-q", source, out, expect=None,
-               env={"LD_PRELOAD": str(shim), "SHIM_ROOT": str(out), "SHIM_SOURCE": str(source),
-                    **env})  # fmt: skip
+               env={**preload(shim), "SHIM_ROOT": str(out), "SHIM_SOURCE": str(source), **env})
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
@@ -80,7 +94,9 @@ def test_a_page_that_comes_back_is_read(shim, source, tmp_path):
 
 def test_a_page_that_stays_bad_ends_the_run_and_keeps_what_is_done(shim, source, tmp_path):
     out, reference = tmp_path / "out", tmp_path / "reference"
-    done = shimmed(shim, source, out, SHIM_BAD_PAGE="9000")
+    # What the fault abandons loses its memory (writer/model.h).
+    done = shimmed(shim, source, out, SHIM_BAD_PAGE="9000",
+                   ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0")  # fmt: skip
     assert done.returncode == EXIT_SYSTEM
     assert re.fullmatch(r"mkhct: [^\n]*model\.safetensors: cannot be read[^\n]*\n", done.stderr)
     assert KEPT in done.stderr
@@ -135,7 +151,7 @@ def test_one_that_comes_too_late_does_not_write_over_what_is_there(shim, source,
     out.mkdir()
     late = subprocess.Popen([MKHCT, "-q", "--lossless", source, out], text=True,
                             stderr=subprocess.PIPE,
-                            env={**os.environ, "LD_PRELOAD": str(shim), "SHIM_ROOT": str(out),
+                            env={**os.environ, **preload(shim), "SHIM_ROOT": str(out),
                                  "SHIM_AT": "1", "SHIM_DO": "stop"})  # fmt: skip
     try:
         os.waitid(os.P_PID, late.pid, os.WSTOPPED | os.WNOWAIT)

@@ -112,11 +112,24 @@ def test_reader_that_goes_away(odd_bundle, ignored):
 def test_unfinished_bundle_is_refused(tmp_path, sharded_bundle, command, mark):
     bundle = copy_bundle(sharded_bundle, tmp_path)
     (bundle / ".hct" / mark).write_text("{}")
+    (bundle / ".hct/report.json").unlink()
     (bundle / ".model.safetensors.hct.part").write_bytes(b"part")
     more = {"extract": [tmp_path / "out"], "compare": [sharded_bundle]}.get(command, [])
     done = hct(command, bundle, *more, expect=EXIT_BAD_DATA)
     assert done.stdout == "" and "not finished" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_bundle_that_is_going_to_be_replaced(tmp_path, sharded_bundle, command):
+    """It has its report, and is whole; the files that are going to replace it do not show."""
+    bundle = copy_bundle(sharded_bundle, tmp_path)
+    (bundle / ".hct/checkpoint.json").write_text("{}")
+    (bundle / ".model.safetensors.hct.part").write_bytes(b"part")
+    more = {"extract": [tmp_path / "out"], "compare": [sharded_bundle]}.get(command, [])
+    done = hct(command, bundle, *more)
+    assert ".part" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob("out/.*"))
 
 
 # ls and info -------------------------------------------------------------------------

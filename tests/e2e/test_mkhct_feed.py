@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -26,6 +28,7 @@ from helpers import (
     tree_digests,
 )
 from mkhct_tool import listing, refuse, same_after_extract, small_tensors
+from safetensors.numpy import load_file
 
 
 def notes(done):
@@ -80,7 +83,7 @@ def test_selections(mixed, tmp_path, options, missing):
     assert there == [name for name in EVERYTHING if name not in missing]
     again = compress(mixed, tmp_path / "again", "-j7", *options)
     for bundle in (out, again):
-        (bundle / ".hct" / "report.json").unlink()
+        shutil.rmtree(bundle / ".hct")
     assert tree_digests(out) == tree_digests(again)
 
 
@@ -117,16 +120,73 @@ def test_other_formats_are_carried_with_a_note(mixed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "model.gguf",
-             "onnx/model.onnx", "tf_model.h5", "flax_model.msgpack"],
+    "name, how",
+    [("pytorch_model.bin", "convert it .*import BertForMaskedLM as M"),
+     ("model.pt", "convert it .*torch.load"), ("model.pth", "convert it .*torch.load"),
+     ("model.ckpt", "convert it .*torch.load"), ("model.gguf", "convert it .*gguf_file"),
+     ("onnx/model.onnx", "nothing converts it to safetensors and keeps the names"),
+     ("tf_model.h5", "convert it .*import BertForMaskedLM as M.*from_tf=True"),
+     ("flax_model.msgpack", "convert it .*from_flax=True"), ("weights.npz", "convert it .*numpy")],
 )  # fmt: skip
-def test_only_another_format(tmp_path, name):
+def test_only_another_format(tmp_path, name, how):
     source = tmp_path / "source"
     (source / name).parent.mkdir(parents=True)
-    (source / "config.json").write_text("{}")
+    (source / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
     (source / name).write_bytes(b"x")
     refuse(source, tmp_path / "out", code=EXIT_BAD_DATA,
-           match=f"no .safetensors file, but {name}; convert it to safetensors first")  # fmt: skip
+           match=f"no .safetensors file, but {name}; {how}")  # fmt: skip
+
+
+def follow_hint(source, out, weights):
+    """Converts with the command that mkhct prints, and compresses with the options it names."""
+    text = refuse(source, out, code=EXIT_BAD_DATA, match="convert it to safetensors first")
+    command, then = re.search(r"safetensors first[^:]*: (.*); then (--exclude .*)$", text).groups()
+    python = f'"{sys.executable}" -c'
+    command = command.replace("python3 -c", python).replace("DIR", str(source))
+    command = command.replace("FILE", str(source / weights))
+    subprocess.run(["bash", "-c", command], check=True)
+    subprocess.run(["bash", "-c", f"'{MKHCT}' --lossless -q {then} {source} {out}"], check=True)
+    run(HCT, "extract", out, out.with_name("back"))
+    return out.with_name("back")
+
+
+def test_hint_for_npz(tmp_path):
+    """Also of an array in the order of Fortran, and of one without dimensions."""
+    source = tmp_path / "source"
+    source.mkdir()
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.eye(2, 3)),
+              "s": np.float32(3)}  # fmt: skip
+    np.savez(source / "weights.npz", **arrays)
+    back = follow_hint(source, tmp_path / "out", "weights.npz")
+    assert os.listdir(back) == ["model.safetensors"]
+    found = load_file(back / "model.safetensors")
+    assert set(found) == set(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape
+        assert np.array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_hint_for_state_dicts(tmp_path, shards):
+    """With tied weights, transposed ones, and what is no tensor."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file as load_torch
+
+    source = tmp_path / "source"
+    source.mkdir()
+    table = torch.arange(4096.0, dtype=torch.bfloat16).reshape(64, 64)
+    state = {"embed.weight": table, "t.weight": table.t(), "lm_head.weight": table,
+             "half": table[:32]}  # fmt: skip
+    for i in range(shards):
+        part = {name: state[name] for name in list(state)[i::shards]}
+        name = "last.ckpt" if shards == 1 else f"model-{i + 1}-of-{shards}.ckpt"
+        torch.save({"epoch": 3, "state_dict": part}, source / name)
+    back = follow_hint(source, tmp_path / "out", "last.ckpt")
+    found = {}
+    for path in back.iterdir():
+        found |= load_torch(path)
+    assert set(found) == set(state)
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors.gz", "model.tar", "model.safetensors.zst"])
@@ -146,6 +206,53 @@ def test_shards_without_an_index(tmp_path):
     done = run(MKHCT, "--lossless", source, tmp_path / "out")
     assert notes(done) == []
     same_after_extract(source, tmp_path / "out", tmp_path)
+
+
+def test_missing_shard_without_an_index(tmp_path):
+    """An unfinished download, unless it is wanted that way."""
+    source = make_sharded_model(tmp_path / "source")
+    (source / "model.safetensors.index.json").unlink()
+    gone = "model-00003-of-00003.safetensors"
+    (source / gone).unlink()
+    out = tmp_path / "out"
+    text = refuse(source, out, code=EXIT_SYSTEM,
+                  match=f"00002-of-00003.*: is there, and its shard {gone}")  # fmt: skip
+    refuse(source, out, "--exclude=*.json", code=EXIT_SYSTEM, match=f"shard {gone} is not")
+    refuse(source, out, "--include=*.safetensors", code=EXIT_SYSTEM, match=f"shard {gone} is not")
+    option, pattern = re.search(r"(--exclude) (\S+) to go without", text).groups()
+    compress(source, out, option, pattern)
+    compress(source, tmp_path / "one", "--include=model-00001*")
+    compress(source / "model-00001-of-00003.safetensors", tmp_path / "file")
+    compress(tmp_path / "one", tmp_path / "never", "--include=model-00001*")
+    refuse(tmp_path / "one", tmp_path / "no", code=EXIT_SYSTEM, match="00002-of-00003.* is not;")
+
+
+def test_same_tensor_in_two_shards_without_an_index(tmp_path):
+    source = make_sharded_model(tmp_path / "source")
+    (source / "model.safetensors.index.json").unlink()
+    twice = {"model.layers.0.mlp.up_proj.weight":
+             random_tensor(np.random.default_rng(9), "BF16", (128, 256))}  # fmt: skip
+    make_safetensors(source / "model-00003-of-00003.safetensors", twice)
+    done = run(MKHCT, "--lossless", "--json", source, tmp_path / "out")
+    (note,) = notes(done)
+    assert "1 tensor lies in two files without an index" in note
+    assert twice.keys() == {re.search(r"\((\S+) in model-0000\S+ and model-00003", note)[1]}
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    said = [e for e in events if e["event"] == "note"]
+    assert len(said) == 1 and "two files without an index" in json.dumps(said)
+    same_after_extract(source, tmp_path / "out", tmp_path)
+
+
+def test_copies_of_the_whole_model(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("model", "model.fp16"):
+        make_safetensors(source / f"{name}.safetensors", small_tensors())
+    (note,) = notes(run(MKHCT, "--lossless", source, tmp_path / "out"))
+    assert "model.fp16.safetensors seems to be another copy of the model in model.saf" in note
+    same_after_extract(source, tmp_path / "out", tmp_path)
+    option, pattern = re.search(r"(--exclude) '(\S+)' leaves", note).groups()
+    assert notes(run(MKHCT, "--lossless", option, pattern, source, tmp_path / "less")) == []
 
 
 def test_shards_that_agree_with_their_index(sharded_model, tmp_path):
@@ -254,7 +361,7 @@ def test_loop_of_links_that_is_left_out(mixed, tmp_path):
 
 
 @pytest.mark.parametrize("config", ["missing", "broken", "hostile", "huge", "folder", "link"])
-@pytest.mark.parametrize("target", ["--lossless", "--retention=.7"])
+@pytest.mark.parametrize("target", ["--lossless", "--retention=.7", "--policy=hybrid"])
 def test_config_that_is_none(mixed, tmp_path, config, target):
     path = mixed / "config.json"
     path.unlink()
@@ -270,7 +377,10 @@ def test_config_that_is_none(mixed, tmp_path, config, target):
         (mixed / "elsewhere").write_bytes(b"\xff\x00")
         path.symlink_to("elsewhere")
     out = tmp_path / "out"
-    run(MKHCT, "-q", target, mixed, out)
+    done = run(MKHCT, target, mixed, out)
+    said = {"broken": "is no JSON, so", "huge": "is larger than 16 MiB, so",
+            "link": "is not UTF-8, so"}.get(config)  # fmt: skip
+    assert [said in note for note in notes(done) if "config.json" in note] == [True] * bool(said)
     if target == "--lossless":
         same_after_extract(mixed, out, tmp_path)
         assert path.is_dir() == (out / "config.json").is_dir()

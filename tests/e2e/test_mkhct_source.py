@@ -59,6 +59,20 @@ def test_hostile_header(model, tmp_path, text, data, length):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "content, match",
+    [("<!DOCTYPE html>\n<html><head>" + 99 * "x", "a web page and not the weights; download"),
+     ("\n  <!doctype HTML>", "a web page"), ("<html lang='en'>", "a web page"),
+     ("<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a server's message"),
+     ('{"error":"Repository not found"}', "a server's message"),
+     ("Entry not found", "a server's message"),
+     ("Access to model a/b is restricted.", "a server's message")],
+)  # fmt: skip
+def test_what_a_failed_download_leaves(model, tmp_path, content, match):
+    (model / "z.safetensors").write_text(content)
+    refuse(model, tmp_path / "out", code=EXIT_BAD_DATA, match=f"z.safetensors: {match}")
+
+
 @pytest.mark.parametrize("content", [b"", b"\1\2\3", os.urandom(100_000)])
 def test_no_safetensors_file_behind_the_name(model, tmp_path, content):
     (model / "z.safetensors").write_bytes(content)
@@ -68,7 +82,7 @@ def test_no_safetensors_file_behind_the_name(model, tmp_path, content):
 def test_git_lfs_pointer(model, tmp_path):
     (model / "z.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")  # fmt: skip
-    refuse(model, tmp_path / "out", code=EXIT_BAD_DATA, match="git lfs pull")
+    refuse(model, tmp_path / "out", code=EXIT_BAD_DATA, match="git lfs pull.*hf download")
 
 
 def test_missing_shard(sharded_model, tmp_path):
@@ -90,6 +104,23 @@ def test_shard_index_that_is_none(model, tmp_path, text):
 
 def test_sharded_model(sharded_model, sharded_bundle, tmp_path):
     same_after_extract(sharded_model, sharded_bundle, tmp_path)
+
+
+def test_whole_folder_of_a_cache(model, tmp_path):
+    """What it names instead is right."""
+    entry = tmp_path / "models--org--name"
+    snapshot = entry / "snapshots" / "0123abcd"
+    for folder in (entry / "blobs", entry / "refs", snapshot / "sub"):
+        folder.mkdir(parents=True)
+    (entry / "refs" / "main").write_text("0123abcd")
+    for i, file in enumerate(sorted(p for p in model.rglob("*") if p.is_file())):
+        shutil.copy(file, entry / "blobs" / f"b{i}")
+        (snapshot / file.relative_to(model)).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / file.relative_to(model)).symlink_to(entry / "blobs" / f"b{i}")
+    text = refuse(entry, tmp_path / "out", code=EXIT_BAD_DATA, match="cache of Hugging Face")
+    named = re.search(r"; give (\S+)$", text)[1]
+    assert named == str(snapshot)
+    same_after_extract(snapshot, compress(named, tmp_path / "out"), tmp_path)
 
 
 def test_source_without_models(tmp_path):
@@ -117,7 +148,7 @@ def test_broken_link_loop_and_special_files(model, tmp_path):
     refuse(model, out, code=EXIT_BAD_DATA, match="sub/odd: a symlink to a folder that holds it")
     odd.unlink()
     odd.symlink_to("odd")
-    refuse(model, out, code=EXIT_SYSTEM, match="sub/odd: .*symbolic links")
+    refuse(model, out, code=EXIT_SYSTEM, match="sub/odd: a symlink that leads back .*; rem")
     odd.unlink()
     os.mkfifo(odd)
     refuse(model, out, code=EXIT_BAD_DATA, match="sub/odd: neither a file nor a folder")

@@ -109,6 +109,7 @@ def test_refused_damaged_bundle(odd_bundle, point, tmp_path, mode):
     file.write_bytes(b"")
     refused(*mode, bundle, point, code=EXIT_BAD_DATA, text="adapter.safetensors.hct")
     file.unlink()
+    (bundle / ".hct/report.json").unlink()
     for mark in ("checkpoint.json", "checkpoint-1-of-2.json"):
         (bundle / ".hct" / mark).write_text("{}")
         refused(*mode, bundle, point, code=EXIT_BAD_DATA, text="not finished")

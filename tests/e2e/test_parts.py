@@ -6,9 +6,18 @@ import shutil
 import signal
 
 import pytest
-from helpers import EXIT_SYSTEM, EXIT_USAGE, HCT, MKHCT, make_sharded_model, run, tree_digests
+from helpers import (
+    EXIT_BAD_DATA,
+    EXIT_SYSTEM,
+    EXIT_USAGE,
+    HCT,
+    MKHCT,
+    make_sharded_model,
+    run,
+    tree_digests,
+)
 from mkhct_tool import make_sparse, start, started_writing
-from resume_tool import edit, files_of, go_on, same_bundle, state, stop
+from resume_tool import edit, files_of, go_on, run_limited, same_bundle, state, stop
 
 PARTS = 3
 
@@ -48,9 +57,9 @@ def finish(out, *options):
     return run(MKHCT, "-q", *options, "--finish", out)
 
 
-def refuse_to_finish(out, match):
+def refuse_to_finish(out, match, code=EXIT_SYSTEM):
     before = tree_digests(out)
-    done = run(MKHCT, "--finish", out, expect=EXIT_SYSTEM)
+    done = run(MKHCT, "--finish", out, expect=code)
     (line,) = done.stderr.splitlines()
     assert done.stdout == "" and match in line, line
     assert tree_digests(out) == before
@@ -156,8 +165,18 @@ def test_part_with_other_options(source, tmp_path):
     out = tmp_path / "out"
     for part in (1, 2):
         make_part(source, out, part)
-    make_part(source, out, 3, "--lossless")
-    refuse_to_finish(out, "part 3 was made of another source, or with other options")
+    before = tree_digests(out)
+    done = run(MKHCT, "-q", "--lossless", "--shards=3/3", source, out, expect=EXIT_SYSTEM)
+    assert "is not what part 1 of it was begun with: its option mode was " in done.stderr
+    assert "give --restart and the source and options of part 1" in done.stderr
+    assert tree_digests(out) == before
+    # Who wants all of it anew begins somewhere.
+    make_part(source, out, 3, "--lossless", "--restart")
+    refuse_to_finish(out, "part 3 is not as part 1: its option mode was ")
+    refuse_to_finish(out, "run mkhct --shards 3/3 --restart with the source and the options of part 1")
+    # To run it again would be with its own options.
+    done = run(MKHCT, "-q", "--shards=3/3", source, out, expect=EXIT_SYSTEM)
+    assert "is not what part 1 of it was begun with" in done.stderr
     make_part(source, out, 3, "--restart")
     finish(out)
     run(HCT, "check", out)
@@ -168,8 +187,10 @@ def test_part_of_another_source(source, tmp_path):
     for part in (1, 2):
         make_part(own, out, part)
     os.utime(own / "model-00001-of-00003.safetensors", ns=(0, 10**18))
-    make_part(own, out, 3)
-    refuse_to_finish(out, "part 3 was made of another source, or with other options")
+    done = run(MKHCT, "-q", "--shards=3/3", own, out, expect=EXIT_SYSTEM)
+    assert "model-00001-of-00003.safetensors was written to since" in done.stderr
+    make_part(own, out, 3, "--restart")
+    refuse_to_finish(out, "model-00001-of-00003.safetensors is another file, or of another time")
 
 
 def test_same_source_elsewhere(source, plain, tmp_path):
@@ -186,15 +207,81 @@ def test_same_source_elsewhere(source, plain, tmp_path):
 def test_finish_twice(plain, parts):
     finish(parts)
     before = tree_digests(parts)
-    done = run(MKHCT, "--finish", parts, expect=EXIT_SYSTEM)
-    assert "no parts of a bundle are there; nothing to finish" in done.stderr
+    done = run(MKHCT, "--finish", parts)
+    assert (done.stdout, done.stderr) == (f"{parts} is finished already\n", "")
+    assert run(MKHCT, "-q", "--finish", parts).stdout == ""
     assert tree_digests(parts) == before
     assert files_of(parts) == files_of(plain)
 
 
+def test_finish_says_that_what_is_done_is_kept(source, plain, parts, tmp_path):
+    (parts / ".hct/checkpoint-2-of-3.json").rename(tmp_path / "away")
+    refuse_to_finish(parts, "run mkhct --shards 2/3; what is done is kept")
+    (tmp_path / "away").rename(parts / ".hct/checkpoint-2-of-3.json")
+    done = run_limited(100, "--finish", parts)
+    assert done.stderr.endswith("File too large; what is done is kept: "
+                                f"run mkhct --finish {parts} again to go on\n")  # fmt: skip
+    finish(parts)
+    same_bundle(parts, plain)
+
+
+def test_seconds_of_parts_count_once(plain, parts):
+    """However often --finish has taken them over."""
+    for part, seconds in (2, 1000), (3, 2000):
+        edit(parts, lambda d, s=seconds: d["statistics"].update(seconds=s),
+             f".hct/checkpoint-{part}-of-3.json")  # fmt: skip
+    size = (plain / ".hct/report.html").stat().st_size - 1
+    for _ in range(3):
+        run_limited(size, "-q", "--finish", parts)
+        seen = state(parts, ".hct/checkpoint-1-of-3.json")["statistics_of_parts"]
+        assert {part: seen[part]["seconds"] for part in seen} == {"2": 1000, "3": 2000}
+    finish(parts)
+    same_bundle(parts, plain)
+    assert 3000 < json.loads((parts / ".hct/report.json").read_text())["seconds"] < 3100
+
+
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("harm", ["checkpoint", "file", "note"])
+def test_damaged_part(source, plain, parts, part, harm):
+    """The line says how to mend it."""
+    name = f".hct/checkpoint-{part}-of-3.json"
+    words = ["--shards", f"{part}/3"]
+    if harm == "checkpoint":
+        (parts / name).write_text("{")
+        refuse_to_finish(parts, f"run mkhct --shards {part}/3 with --restart", EXIT_BAD_DATA)
+        words.append("--restart")
+    elif harm == "file":
+        with open(parts / f".model-0000{part}-of-00003.safetensors.hct.part", "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        refuse_to_finish(parts, "make its part again, with --restart", EXIT_BAD_DATA)
+        words.append("--restart")
+    else:
+        edit(parts, lambda d: d["shards"][part].update(report={}), name)
+        done = run(MKHCT, "--finish", parts, expect=EXIT_SYSTEM)
+        assert "what was noted of it is damaged; run its part again; what is done is kept" in done.stderr
+    run(MKHCT, "-q", *words, source, parts)
+    finish(parts)
+    # Part files that no checkpoint tells of any more are nobody's.
+    orphans = list(parts.glob(".*.part")) if harm == "checkpoint" else []
+    for orphan in orphans:
+        orphan.unlink()
+    same_bundle(parts, plain)
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_restarted_part_leaves_the_others_alone(source, plain, parts, part):
+    others = {p: p.stat().st_ino for p in parts.glob(".model-*.part") if f"0000{part}-of" not in p.name}
+    assert len(others) == PARTS - 1
+    make_part(source, parts, part, "--restart")
+    assert {p: p.stat().st_ino for p in others if p.exists()} == others
+    finish(parts)
+    same_bundle(parts, plain)
+
+
 def test_finish_of_what_has_no_parts(source, plain, tmp_path):
-    out = shutil.copytree(plain, tmp_path / "plain")
-    refuse_to_finish(out, "no parts of a bundle are there; nothing to finish")
+    (tmp_path / "bare" / ".hct").mkdir(parents=True)
+    refuse_to_finish(tmp_path / "bare", "no parts of a bundle are there; nothing to finish")
     (tmp_path / "empty").mkdir()
     refuse_to_finish(tmp_path / "empty", "no bundle that is being made")
     stop(source, tmp_path / "one", size=100 << 10)
@@ -215,11 +302,51 @@ def test_parts_and_a_whole_exclude_each_other(source, parts, tmp_path):
     assert "is being made in other parts (checkpoint.json)" in done.stderr
 
 
-def test_finished_bundle_is_not_made_in_parts(source, plain, tmp_path):
+def test_finished_bundle_is_not_made_in_parts(source, plain, model, tmp_path):
     out = shutil.copytree(plain, tmp_path / "out")
-    done = run(MKHCT, "--shards=1/3", source, out, expect=EXIT_SYSTEM)
-    assert "a bundle already" in done.stderr
+    done = run(MKHCT, "--shards=1/3", source, out)
+    assert done.stdout == f"{out} is finished already\n"
+    assert not done.stderr
+    for other, options, match in (
+        (source, ("--lossless",), "its option mode was"),
+        (model, (), "is not what it is in the source now"),
+        (source, ("--exclude=config.json",), "the source had other files"),
+    ):
+        done = run(MKHCT, "--shards=1/3", *options, other, out, expect=EXIT_SYSTEM)
+        assert "is a finished bundle already, and " in done.stderr and match in done.stderr
+        assert "--force" not in done.stderr and "kept" not in done.stderr
     assert tree_digests(out) == tree_digests(plain)
+
+
+def test_source_that_was_changed_since_it_was_finished(source, tmp_path):
+    own, out = shutil.copytree(source, tmp_path / "own"), tmp_path / "out"
+    run(MKHCT, "-q", own, out)
+    run(MKHCT, "-q", "--shards=1/3", own, out)
+    for name in ("config.json", "model-00002-of-00003.safetensors"):
+        sb = os.stat(own / name)
+        os.utime(own / name, ns=(0, 10**18))
+        done = run(MKHCT, "--shards=1/3", own, out, expect=EXIT_SYSTEM)
+        assert f"{name} is not what it is in the source now" in done.stderr
+        os.utime(own / name, ns=(0, sb.st_mtime_ns))
+    run(MKHCT, "-q", "--shards=1/3", own, out)
+
+
+def test_checkpoints_of_different_numbers_of_parts(source, parts):
+    shutil.copy(parts / ".hct/checkpoint-1-of-3.json", parts / ".hct/checkpoint-1-of-2.json")
+    refuse_to_finish(parts, "has checkpoints of 2 parts and of 3")
+    (parts / ".hct/checkpoint-1-of-2.json").rename(parts / ".hct/checkpoint.json")
+    refuse_to_finish(parts, "has checkpoints of 3 parts and of one run")
+
+
+def test_part_that_is_asked_for_while_names_are_given(source, plain, parts):
+    edit(parts, lambda d: d.update(stage="naming"), ".hct/checkpoint-1-of-3.json")
+    for part, options in ((1, ()), (2, ()), (2, ("--restart",))):
+        before = tree_digests(parts)
+        done = run(MKHCT, *options, f"--shards={part}/3", source, parts, expect=EXIT_SYSTEM)
+        assert f"it is being finished; run mkhct --finish {parts} again" in done.stderr
+        assert tree_digests(parts) == before
+    finish(parts)
+    same_bundle(parts, plain)
 
 
 def test_names_that_are_given_by_two_runs(source, plain, parts):
@@ -272,7 +399,7 @@ def test_part_that_did_nothing_leaves_the_others(source, parts, tmp_path):
         (["--finish", "--lossless", "b"], "--finish: takes the options that the parts"),
         (["--finish", "--shards=1/2", "b"], "--finish: takes the options that the parts"),
         (["--finish", "a", "b"], "'b' is one argument too many: --finish takes OUT alone"),
-        (["--finish"], "is missing"),
+        (["--finish"], "OUT is missing"),
     ],
 )
 def test_wrong_command_lines(words, match):

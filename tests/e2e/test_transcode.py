@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -20,7 +21,7 @@ from helpers import (
 )
 from mkhct_tool import listing, make_sparse, refuse, same_after_extract
 
-LOSSY = "was compressed with loss already: its errors stay"
+LOSSY = "was compressed with loss already, to a mean cosine of "
 
 
 def files_of(bundle):
@@ -57,6 +58,12 @@ def test_lossy_bundle(sharded_model, tmp_path):
     run(MKHCT, "-q", "--retention=.6", sharded_model, tmp_path / "lossy")
     done = run(MKHCT, "--lossless", tmp_path / "lossy", tmp_path / "exact")
     assert done.stderr.count(LOSSY) == 1
+    said = (LOSSY + r"(\S+) \(as of --retention (\S+)\): its errors stay, and "
+            r".* on top; a target that is no coarser only loses")  # fmt: skip
+    cosine, retention = re.search(said, done.stderr).groups()
+    report = json.loads((tmp_path / "lossy" / ".hct" / "report.json").read_text())
+    assert abs(float(cosine) - report["lossy"]["cosine"]) < 2e-4
+    assert abs(float(retention) - 0.6) < 0.02
     run(HCT, "extract", tmp_path / "lossy", tmp_path / "back")
     same_after_extract(tmp_path / "back", tmp_path / "exact", tmp_path)
     done = run(MKHCT, "-q", "--retention=.5", tmp_path / "lossy", tmp_path / "worse")
@@ -105,6 +112,25 @@ def test_unfinished_bundle(odd_bundle, tmp_path, mark):
     (bundle / ".hct" / mark).write_text("{}")
     refuse(bundle, tmp_path / "out", code=EXIT_BAD_DATA, match="has not finished this bundle")
     assert not (tmp_path / "out").exists()
+
+
+def test_bundle_in_the_source(odd_bundle, odd_model, model, tmp_path):
+    """Its files are part of the new bundle, without what its hidden folder says of them."""
+    shutil.copytree(odd_bundle, model / "b")
+    done = run(MKHCT, "--lossless", model, tmp_path / "out")
+    (note,) = [line for line in done.stderr.splitlines() if "is a bundle itself" in line]
+    assert note.startswith("mkhct: note: b is a bundle itself: its files are compressed anew")
+    assert not any(".hct/" in name or name.endswith("/.hct") for name in listing(tmp_path / "out")
+                   if not name.startswith(".hct"))  # fmt: skip
+    for bundle in (tmp_path / "out", tmp_path / "out" / "b"):
+        run(HCT, "check", bundle)
+    run(HCT, "extract", tmp_path / "out", tmp_path / "back")
+    assert tree_digests(tmp_path / "back" / "b") == tree_digests(odd_model)
+    (model / "b" / ".hct" / "checkpoint.json").write_text("{}")
+    refuse(model, tmp_path / "no", code=EXIT_BAD_DATA,
+           match="/b: mkhct has not finished this bundle; .* --exclude b")  # fmt: skip
+    run(MKHCT, "--lossless", "-q", "--exclude", "b", model, tmp_path / "less")
+    assert not (tmp_path / "less" / "b").exists()
 
 
 def test_damaged_bundle(odd_bundle, tmp_path):

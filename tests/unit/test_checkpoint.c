@@ -9,6 +9,7 @@
 
 #include "folder.h"
 #include "writer/checkpoint.h"
+#include "writer/match.h"
 #include "writer/names.h"
 
 static struct mkhct_entry entries[] = {
@@ -116,6 +117,28 @@ static void test_written_and_read(void **state)
 	mkhct_checkpoint_free(NULL);
 }
 
+static void test_copy_that_is_in_progress(void **state)
+{
+	struct mkhct_checkpoint *c = create(&of);
+	struct mkhct_state s;
+
+	(void)state;
+	assert_int_equal(mkhct_checkpoint_set_copied(c, 3, 1 << 24, UINT64_MAX - 1), 0);
+	c = again(c);
+	mkhct_checkpoint_state(c, 3, &s);
+	assert_int_equal(s.status, MKHCT_IN_PROGRESS);
+	assert_int_equal(s.bytes, 1 << 24);
+	assert_true(s.checksum == UINT64_MAX - 1);
+	assert_int_equal(mkhct_checkpoint_set_completed(c, 3, 1 << 25, NULL), 0);
+	mkhct_checkpoint_state(c, 3, &s);
+	assert_true(s.bytes == 1 << 25 && s.checksum == 0);
+	assert_int_equal(mkhct_checkpoint_set_copied(c, 3, 1 << 24, 5), 0);
+	assert_int_equal(mkhct_checkpoint_set_pending(c, 3), 0);
+	mkhct_checkpoint_state(c, 3, &s);
+	assert_true(s.status == MKHCT_PENDING && s.bytes == 0 && s.checksum == 0);
+	mkhct_checkpoint_free(c);
+}
+
 static void refuse(const struct mkhct_checkpoint *c, const struct mkhct_checkpoint_of *o,
 		   const char *what)
 {
@@ -147,6 +170,9 @@ static void test_what_differs(void **state)
 	entries[0].mtime.tv_nsec++;
 	refuse(c, &of, "a.safetensors was written to");
 	entries[0] = saved;
+	entries[0].packed = 1;
+	refuse(c, &of, "a.safetensors was written to");
+	entries[0] = saved;
 	entries[0].kind = MKHCT_CARRIED;
 	refuse(c, &of, "a.safetensors is of another kind");
 	entries[0] = saved;
@@ -168,6 +194,7 @@ static void test_parts_are_merged(void **state)
 {
 	struct mkhct_checkpoint_of part = of;
 	struct mkhct_checkpoint *a, *b;
+	char line[MKHCT_MATCH_LINE];
 
 	(void)state;
 	part.parts = 2;
@@ -181,20 +208,34 @@ static void test_parts_are_merged(void **state)
 	assert_int_equal(status(b, 0), MKHCT_SKIPPED);
 	assert_int_equal(mkhct_checkpoint_set_completed(b, 1, 11, "{\"n\":1}"), 0);
 	mkhct_checkpoint_count(b, "seconds", 2);
-	assert_int_equal(mkhct_checkpoint_merge(a, b), 0);
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 0);
 	assert_int_equal(status(a, 0), MKHCT_COMPLETED);
 	assert_int_equal(status(a, 1), MKHCT_COMPLETED);
 	assert_int_equal(status(a, 3), MKHCT_SKIPPED); /* b's, which has not done it */
 	assert_true(mkhct_checkpoint_counted(a, "seconds") == 3.5);
+	/* Once more, as a second --finish does: the same, and what the part has counted since. */
+	a = again(a);
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 0);
+	assert_true(mkhct_checkpoint_counted(a, "seconds") == 3.5);
+	mkhct_checkpoint_count(a, "seconds", 1);
+	mkhct_checkpoint_count(b, "seconds", 2);
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 0);
+	assert_true(mkhct_checkpoint_counted(a, "seconds") == 6.5);
+	mkhct_checkpoint_free(b);
+	entries[1].packed = 1;
+	b = again(create(&part));
+	entries[1].packed = 0;
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 1);
+	assert_non_null(strstr(line, "is another file"));
 	mkhct_checkpoint_free(b);
 	entries[1].size++;
 	b = again(create(&part));
 	entries[1].size--;
-	assert_int_equal(mkhct_checkpoint_merge(a, b), 1);
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 1);
 	mkhct_checkpoint_free(b);
 	part.options = "{}";
 	b = again(create(&part));
-	assert_int_equal(mkhct_checkpoint_merge(a, b), 1);
+	assert_int_equal(mkhct_checkpoint_merge(a, b, line), 1);
 	mkhct_checkpoint_free(b);
 	mkhct_checkpoint_free(a);
 }
@@ -305,7 +346,7 @@ int main(void)
 		TEST(test_written_and_read),          TEST(test_what_differs),
 		TEST(test_parts_are_merged),          TEST(test_source_of_it),
 		TEST(test_sources_that_lead_outside), TEST(test_what_is_none),
-		TEST(test_errors_that_were_measured),
+		TEST(test_errors_that_were_measured), TEST(test_copy_that_is_in_progress),
 	};
 
 	return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);

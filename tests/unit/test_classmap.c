@@ -21,7 +21,7 @@ static void pack(const uint8_t *classes, unsigned width, uint8_t *bits)
 
 static void every_number_of_classes(void **state)
 {
-	uint8_t classes[RUNS], bits[RUNS], map[RUNS + 1];
+	uint8_t classes[RUNS], bits[RUNS], packed[RUNS + 1], map[RUNS + 1];
 
 	(void)state;
 	for (unsigned count = 1; count <= 256; count++) {
@@ -43,6 +43,11 @@ static void every_number_of_classes(void **state)
 			assert_int_equal(hct_class_map_unpack(bits, count, log2, groups, map), 0);
 			assert_memory_equal(map, classes, RUNS);
 			assert_int_equal(map[RUNS], 0xee);
+			memset(packed, 0xee, sizeof(packed));
+			assert_ptr_equal(hct_class_map_pack(classes, count, log2, groups, packed),
+					 packed + (RUNS * width + 7) / 8);
+			assert_memory_equal(packed, bits, (RUNS * width + 7) / 8);
+			assert_int_equal(packed[(RUNS * width + 7) / 8], 0xee);
 		}
 	}
 }

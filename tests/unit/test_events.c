@@ -79,11 +79,47 @@ static void a_full_disk_warns_once(void **state)
 	assert_int_equal(mkhct_events_check(NULL, NULL), HCT_OK);
 }
 
+/* Names are exact, and neither steer a terminal nor end a line in either form. */
+static void what_steers_is_escaped(void **state)
+{
+	char path[] = "/tmp/test_events.XXXXXX", line[512];
+	static const char escaped[] = "\"a\\u0085\\u009b\\u007f\\u2028\\u2029\\u001b "
+				      "\xc2\xa0\xe2\x80\xa7\"";
+	struct hct_tensor t = {.name = "a\xc2\x85\xc2\x9b\x7f\xe2\x80\xa8\xe2\x80\xa9\x1b "
+				       "\xc2\xa0\xe2\x80\xa7",
+			       .dtype_name = "F32"};
+	struct mkhct_result result = {.energy = 0};
+	struct mkhct_events *e;
+	char *text = NULL;
+	size_t size;
+	FILE *json = open_memstream(&text, &size), *log;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_int_equal(mkhct_events_open(json, path, NULL, NULL, &e, NULL), HCT_OK);
+	mkhct_events_tensor(e, "file", &t, &result, 1, 0);
+	t.name = "\xc2\x9b";
+	mkhct_events_tensor(e, "file", &t, &result, 1, 0);
+	mkhct_events_close(e);
+	fclose(json);
+	assert_non_null(strstr(text, escaped));
+	assert_non_null(strstr(text, "\"name\":\"\\u009b\""));
+	free(text);
+	log = fdopen(fd, "r");
+	assert_non_null(fgets(line, sizeof(line), log));
+	assert_non_null(strstr(line, escaped));
+	assert_non_null(fgets(line, sizeof(line), log));
+	assert_non_null(strstr(line, " name=\"\\u009b\" dtype=F32 "));
+	fclose(log);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_line_each),
 		cmocka_unit_test(a_full_disk_warns_once),
+		cmocka_unit_test(what_steers_is_escaped),
 	};
 
 	return cmocka_run_group_tests_name("events", tests, NULL, NULL);

@@ -340,6 +340,102 @@ static void serial_work_is_not_shared(void **state)
 	assert_true(fabs(hct_meter_left(&m) - 5) < .1);
 }
 
+/* Copying, hashing and whatever else goes on beside the threads is in the price of a kind. */
+static void the_price_has_what_goes_on_beside(void **state)
+{
+	struct hct_meter m;
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_expect(&m, 0, 1000, 1, 0);
+	hct_meter_expect(&m, 1, 1000, 1, 0);
+	age(&m, 10);
+	hct_meter_work(&m, 0, 100, 2); /* threads: 2 seconds of 10 */
+	assert_true(hct_meter_left(&m) < 0);
+	age(&m, 10);
+	hct_meter_work(&m, 1, 200, 9);
+	/* 900 * .1 and 800 * .05 */
+	assert_true(fabs(hct_meter_left(&m) - 130) < 2);
+	/* Nothing was noted: the clock waits for what comes next. */
+	age(&m, 10);
+	assert_true(fabs(hct_meter_left(&m) - 130) < 2);
+	hct_meter_work(&m, 1, 800, 9);
+	assert_true(fabs(hct_meter_left(&m) - 90) < 2);
+}
+
+static void kinds_that_are_alike(void **state)
+{
+	struct hct_meter m;
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	for (unsigned i = 0; i < 3; i++)
+		hct_meter_expect(&m, i, 100, 1, 0);
+	age(&m, 10);
+	hct_meter_work(&m, 0, 100, 10);
+	age(&m, 30);
+	hct_meter_work(&m, 1, 100, 30);
+	assert_true(hct_meter_left(&m) < 0);
+	hct_meter_liken(&m, 2, 1); /* and not as both are, on average */
+	assert_true(fabs(hct_meter_left(&m) - 30) < 1);
+	age(&m, 10);
+	hct_meter_work(&m, 2, 50, 10);
+	assert_true(fabs(hct_meter_left(&m) - 10) < 1);
+}
+
+/* What was only guessed makes no difference where it is little. */
+static void a_second_of_guesses_is_sound(void **state)
+{
+	struct hct_meter m;
+
+	(void)state;
+	hct_meter_start(&m, 0);
+	hct_meter_expect(&m, 0, 100, 1, 0);
+	hct_meter_expect(&m, 1, 1, .5, 1);
+	age(&m, 100);
+	hct_meter_work(&m, 0, 100, 100);
+	assert_true(fabs(hct_meter_left(&m) - .5) < .05);
+}
+
+static void steps_have_a_line_of_their_own(void **state)
+{
+	static const struct {
+		unsigned width;
+		const char *line;
+	} lines[] = {
+		{200, "[##--------] pass 2: measuring 3/12  name"},
+		{40, "[##--------] pass 2: measuring 3/12  nam"},
+		{36, "[##--------] pass 2: measuring 3/12"},
+		{34, "pass 2: measuring 3/12  name"},
+		{22, "pass 2: measuring 3/12"},
+		{21, ""},
+	};
+	struct hct_meter m;
+	char line[256];
+
+	(void)state;
+	hct_meter_start(&m, 12);
+	hct_meter_count(&m, "pass 2: measuring");
+	hct_meter_add(&m, 3);
+	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+		hct_meter_line(&m, "name", lines[i].width, line, sizeof(line));
+		assert_string_equal(line, lines[i].line);
+	}
+	/* A time left only where there are kinds of work, and never the rate of steps. */
+	hct_meter_expect(&m, 0, 100, 1, 0);
+	age(&m, 10);
+	hct_meter_work(&m, 0, 10, 10);
+	hct_meter_line(&m, "name", 46, line, sizeof(line));
+	assert_string_equal(line, "[##--------] pass 2: measuring 3/12  ETA 1:30");
+	hct_meter_line(&m, "name", 32, line, sizeof(line));
+	assert_string_equal(line, "pass 2: measuring 3/12  ETA 1:30");
+	hct_meter_line(&m, "name", 31, line, sizeof(line));
+	assert_string_equal(line, "pass 2: measuring 3/12  name");
+	hct_meter_start(&m, 12);
+	hct_meter_line(&m, "", 200, line, sizeof(line));
+	assert_null(strstr(line, "measuring"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,6 +454,10 @@ int main(void)
 		cmocka_unit_test(skipped_bytes_are_not_in_the_rate),
 		cmocka_unit_test(kinds_of_work_weigh_what_is_left),
 		cmocka_unit_test(serial_work_is_not_shared),
+		cmocka_unit_test(the_price_has_what_goes_on_beside),
+		cmocka_unit_test(kinds_that_are_alike),
+		cmocka_unit_test(a_second_of_guesses_is_sound),
+		cmocka_unit_test(steps_have_a_line_of_their_own),
 		cmocka_unit_test(threads_add),
 		cmocka_unit_test(the_clock_runs_forward),
 	};

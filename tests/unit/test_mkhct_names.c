@@ -183,7 +183,7 @@ static void test_manifest(void **state)
 	assert_int_equal(mkhct_manifest_remove_parts(&m, root, NULL), HCT_OK);
 	assert_false(there(root, ".old.part"));
 	assert_true(there(root, "old.safetensors.hct"));
-	mkhct_manifest_remove_old(&m, root, keep_two, NULL);
+	assert_int_equal(mkhct_manifest_remove_old(&m, root, keep_two, NULL, NULL), HCT_OK);
 	assert_true(there(root, "keep") && there(root, "sub/keep") && there(root, "full/other"));
 	assert_false(there(root, "sub/old") || there(root, "old.safetensors.hct"));
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "writer/excuses.h"
+#include "writer/page.h"
 #include "writer/report.h"
 
 static const char model[] =
@@ -20,7 +22,8 @@ static const char model[] =
 	"\"stored_bytes\":300,\"bf16_bytes\":2000,\"verified\":1,"
 	"\"errors\":\"0x1.f99999999999bp-4\",\"cosines\":\"0x1.f3f3333333335p+9\","
 	"\"worst_error\":\"0x1.02e85be180b75p-13\",\"worst\":\"0x1.fff2e48e8a71cp-1\","
-	"\"worst_name\":\"a<\"}},"
+	"\"worst_name\":\"a<\","
+	"\"notes\":[{\"reason\":\"it was too <large\",\"tensors\":1,\"first\":[\"a<\"]}]}},"
 	"\"tensor_list\":[\n\t\t\t\t{\"name\":\"a\",\"shape\":[2,500]},"
 	"\n\t\t\t\t{\"name\":\"b\",\"shape\":[]}]}";
 
@@ -69,6 +72,45 @@ static void nodes_make_the_same_report(void **state)
 	mkhct_report_free(second);
 }
 
+/* In the report, in the table and on the page. */
+static void notes_are_shown(void **state)
+{
+	struct mkhct_report *r = create();
+	struct mkhct_excuses notes = {.count = 0};
+	struct mkhct_result result = {.plan.note = "it was too <large", .error = 1};
+	char *text, *table = NULL, *html = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&table, &size);
+	cJSON *parsed;
+
+	(void)state;
+	assert_int_equal(add(r, model), HCT_OK);
+	text = mkhct_report_full(r, 1);
+	parsed = cJSON_Parse(text);
+	mkhct_excuses_read(cJSON_GetObjectItemCaseSensitive(parsed, "lossy"), MKHCT_EXCUSES_NOTE,
+			   &notes);
+	cJSON_Delete(parsed);
+	assert_int_equal(notes.count, 1);
+	assert_int_equal(notes.list[0].tensors, 1);
+	mkhct_excuses_add_note(&notes, "b", &result);
+	assert_int_equal(notes.list[0].tensors, 2);
+	assert_string_equal(notes.list[0].names[1], "b");
+	result.error = 0; /* lossless: nothing is missing */
+	mkhct_excuses_add_note(&notes, "c", &result);
+	assert_int_equal(notes.list[0].tensors, 2);
+	mkhct_report_print_table(r, 1, stream);
+	fclose(stream);
+	assert_non_null(strstr(table, "\nnote      1 tensor: it was too <large: a<\n"));
+	free(table);
+	stream = open_memstream(&html, &size);
+	assert_int_equal(mkhct_page_write(mkhct_report_document(r), stream, NULL), HCT_OK);
+	fclose(stream);
+	assert_non_null(strstr(html, ">1 tensor: it was too &lt;large: <bdi>a&lt;</bdi>.</p>"));
+	free(html);
+	cJSON_free(text);
+	mkhct_report_free(r);
+}
+
 static void damaged_nodes_are_refused(void **state)
 {
 	struct mkhct_report *r = create();
@@ -93,6 +135,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nodes_make_the_same_report),
+		cmocka_unit_test(notes_are_shown),
 		cmocka_unit_test(damaged_nodes_are_refused),
 	};
 

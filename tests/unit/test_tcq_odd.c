@@ -320,6 +320,81 @@ static void layers_that_do_not_pay(void **state)
 	}
 }
 
+/* Values that repeat --------------------------------------------------------------------------- */
+
+static void four_values(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i, .02 * floor(4 * measure_uniform()));
+}
+
+static void mostly_zero(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i, measure_uniform() < .02 ? measure_gaussian() : 0);
+}
+
+static void constant_half(struct tensor *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		tensor_set(t, i, i < t->n / 2 ? measure_gaussian() : .1234567);
+}
+
+/* No larger than lossless, whatever the size and the number of layers; and where they are lossless
+ * as a whole that is said. */
+static void values_that_repeat(void **state)
+{
+	static const struct {
+		const char *name;
+		void (*fill)(struct tensor *);
+		hct_dtype dtype;
+		uint64_t rows, columns;
+		int exact;
+		double most; /* bits */
+	} tensors[] = {
+		{"constant", constant, HCT_DTYPE_F32, 300, 300, 1, .1},
+		{"constant", constant, HCT_DTYPE_BF16, 2048, 1024, 1, .01},
+		/* 65 chunks, more than are looked at: each is lossless, not the tensor */
+		{"constant", constant, HCT_DTYPE_BF16, 2080, 4096, 0, .01},
+		{"two values", two_values, HCT_DTYPE_F32, 512, 768, 1, 1.6},
+		{"four values", four_values, HCT_DTYPE_BF16, 512, 768, 0, 4},
+		{"mostly zero", mostly_zero, HCT_DTYPE_F32, 512, 768, 0, 1},
+		{"half constant", constant_half, HCT_DTYPE_F32, 1024, 1024, 0, 1.7},
+		{"one row", one_row, HCT_DTYPE_F32, 512, 768, 0, .1},
+	};
+	static const double errors[] = {.3, D70, .0001};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+		struct tensor t = tensor_of(tensors[i].dtype, tensors[i].rows, tensors[i].columns);
+		struct hct_goal exact = goal_of(0);
+		double least;
+
+		measure_seed = 25;
+		tensors[i].fill(&t);
+		least = measure(&t, &exact, HCT_SIMD_AUTO).bits;
+		for (unsigned d = 0; d < sizeof errors / sizeof *errors; d++) {
+			struct hct_goal goal = goal_of(errors[d]);
+			struct outcome o;
+
+			goal.layers = d == 1 ? 3 : 1;
+			o = measure(&t, &goal, HCT_SIMD_AUTO);
+			if (o.failed || o.error > 1.015 * errors[d] || o.bits > least + .02 ||
+			    (d == 1 && o.bits > tensors[i].most))
+				fail_msg("%s at %g: error %g, %g bits, lossless %g",
+					 tensors[i].name, errors[d], o.error, o.bits, least);
+			if (d != 1) /* at other errors more of them are lossless, or fewer */
+				continue;
+			if (tensors[i].exact != (o.error == 0 && o.plan.why))
+				fail_msg("%s at %g: error %g, %s", tensors[i].name, errors[d],
+					 o.error, o.plan.why ? o.plan.why : "lossy");
+			if (tensors[i].exact)
+				assert_string_equal(o.plan.why, "lossless is no larger");
+		}
+		tensor_free(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +405,7 @@ int main(void)
 		cmocka_unit_test(stubborn_tensors),
 		cmocka_unit_test(what_is_out_of_range),
 		cmocka_unit_test(layers_that_do_not_pay),
+		cmocka_unit_test(values_that_repeat),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include "make_hct.h"
 #include "writer/model.h"
 #include "writer/source.h"
+#include "writer/transcode.h"
 
 static const unsigned counts[] = {70000, 1, 300000, 5};
 
@@ -87,6 +88,20 @@ static void test_bundle(void **state)
 	assert_decodes_to(&s.entries[2], file, size);
 	mkhct_source_free(&s);
 	free(file);
+}
+
+/* Nothing is lost, so there is nothing to be summed. */
+static void test_look(void **state)
+{
+	struct mkhct_look look;
+	size_t size;
+
+	(void)state;
+	free(make("m.hct", &size, 1));
+	assert_int_equal(mkhct_transcode_look("m.hct", &look, NULL), HCT_OK);
+	assert_int_equal(look.size, size);
+	assert_int_equal(look.lossless, 1);
+	assert_true(look.weights == 0 && look.error == 0);
 }
 
 static void test_one_file(void **state)
@@ -211,6 +226,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_bundle, folder_enter, folder_leave),
+		cmocka_unit_test_setup_teardown(test_look, folder_enter, folder_leave),
 		cmocka_unit_test_setup_teardown(test_one_file, folder_enter, folder_leave),
 		cmocka_unit_test_setup_teardown(test_wrong_digest, folder_enter, folder_leave),
 		cmocka_unit_test_setup_teardown(test_damaged_chunk, folder_enter, folder_leave),

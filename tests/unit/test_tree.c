@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <sys/stat.h>
 
+#include "fs/bundle_state.h"
 #include "fs/tree.h"
 #include "make_hct.h"
 
@@ -331,6 +332,7 @@ static void test_other_hidden_files(void **state)
 	write_model("b/m.safetensors.hct", 10);
 	write_text("b/.hct/report.json", "{}");
 	write_text("b/.hct/lock", "");
+	write_text("b/.hct/lock-begin", "");
 	write_text("b/.hct/checkpoint.json.part", "{}");
 	write_text("b/.hct/checkpoint-1-of-2.json.part", "{}");
 	write_text("b/.hct/checkpoint-x-of-2.json", "{}");
@@ -338,6 +340,63 @@ static void test_other_hidden_files(void **state)
 	t = open_tree("b");
 	assert_int_equal(hct_tree_count(t), 2);
 	hct_tree_close(t);
+}
+
+/* A bundle that is going to be replaced is whole as long as its report is there. */
+static void test_old_bundle(void **state)
+{
+	static const char *const hidden[] = {"b/.m.safetensors.hct.part", "b/sub/.new.txt.part",
+					     "b/.config.json.part-2"};
+	static const char *const shown[] = {"b/x.part", "b/.part", "b/.y.part-", "b/.y.part-2x",
+					    "b/.y.parts"};
+	struct hct_diag diag;
+	struct hct_tree *t;
+
+	(void)state;
+	mkdir("b", 0777);
+	mkdir("b/.hct", 0777);
+	mkdir("b/sub", 0777);
+	write_model("b/m.safetensors.hct", 10);
+	write_text("b/.hct/report.json", "{}");
+	for (size_t i = 0; i < sizeof(hidden) / sizeof(*hidden); i++)
+		write_text(hidden[i], "x");
+	for (size_t i = 0; i < sizeof(shown) / sizeof(*shown); i++)
+		write_text(shown[i], "x");
+	/* Nobody makes another: then they are files like others. */
+	t = open_tree("b");
+	assert_int_equal(hct_tree_count(t), 3 + 3 + 5);
+	hct_tree_close(t);
+	write_text("b/.hct/checkpoint.json", "{}");
+	t = open_tree("b");
+	assert_int_equal(hct_tree_count(t), 3 + 5);
+	assert_null(hct_node_child(hct_tree_root(t), ".m.safetensors.hct.part"));
+	assert_non_null(hct_node_child(hct_tree_root(t), "m.safetensors"));
+	hct_tree_close(t);
+	assert_int_equal(unlink("b/.hct/report.json"), 0);
+	assert_int_equal(hct_tree_open("b", 0, &t, &diag), HCT_ERR_UNFINISHED);
+}
+
+/* Between looking at a bundle and having all of it open, mkhct has replaced it. */
+static void test_replaced_meanwhile(void **state)
+{
+	struct hct_bundle_state s;
+	struct hct_diag diag;
+
+	(void)state;
+	mkdir("b", 0777);
+	mkdir("b/.hct", 0777);
+	assert_int_equal(hct_bundle_state_read("b", &s, &diag), HCT_OK);
+	assert_int_equal(hct_bundle_state_check("b", &s, &diag), HCT_OK); /* no report, no word */
+	write_text("b/.hct/report.json", "{}");
+	assert_int_equal(hct_bundle_state_read("b", &s, &diag), HCT_OK);
+	assert_int_equal(hct_bundle_state_check("b", &s, &diag), HCT_OK);
+	write_text("b/.hct/new", "{}");
+	assert_int_equal(rename("b/.hct/new", "b/.hct/report.json"), 0);
+	assert_int_equal(hct_bundle_state_check("b", &s, &diag), HCT_ERR_UNFINISHED);
+	assert_non_null(strstr(diag.text, "b: mkhct is replacing this bundle"));
+	assert_int_equal(hct_bundle_state_read("b", &s, &diag), HCT_OK);
+	assert_int_equal(unlink("b/.hct/report.json"), 0);
+	assert_int_equal(hct_bundle_state_check("b", &s, &diag), HCT_ERR_UNFINISHED);
 }
 
 static void test_path_is_cut(void **state)
@@ -377,6 +436,8 @@ int main(void)
 		TEST(test_bad_models),
 		TEST(test_unfinished),
 		TEST(test_other_hidden_files),
+		TEST(test_old_bundle),
+		TEST(test_replaced_meanwhile),
 		TEST(test_path_is_cut),
 	};
 
