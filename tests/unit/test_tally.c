@@ -57,7 +57,7 @@ static void test_excuses(void **state)
 					   "w7", "w8", "w9", "wa", "wb", "wc", "wd"};
 	struct mkhct_result r = {.plan = {.why = "it has NaN or infinity"}};
 	struct mkhct_excuses e = {.count = 0};
-	char name[8], why[] = "it has NaN or infinity";
+	char name[16], why[] = "it has NaN or infinity";
 
 	(void)state;
 	for (int i = 0; i < 5; i++) {
