@@ -159,7 +159,7 @@ def times_left(build, source, work, out):
     os.makedirs(longer)
     for name in os.listdir(source):
         for i in range(LONGER):
-            os.link(f"{source}/{name}", f"{longer}/{i}-{name}")
+            os.link(f"{source}/{name}", f"{longer}/{i}-{name[6:11]}.safetensors")
     print("  time left")
     for mode, options in MODES.items():
         for jobs in (1, 2):
@@ -209,8 +209,8 @@ def main():
         stack(args.file, large)
         some = f"{work}/some"
         os.makedirs(some)
-        for name in sorted(os.listdir(source))[:2]:
-            os.link(f"{source}/{name}", f"{some}/{name}")
+        for i, name in enumerate(sorted(os.listdir(source))[:2]):
+            os.link(f"{source}/{name}", f"{some}/{i}.safetensors")
         print(f"writer: {len(os.listdir(source))} shards of {os.path.basename(args.file)}, "
               f"{os.cpu_count()} CPUs")
         rows = speeds(args.build, source, out, 1 if args.quick else 3)
