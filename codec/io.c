@@ -4,18 +4,26 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
-		      struct hct_diag *diag)
+static ssize_t read_some_at(int fd, void *dst, size_t length, uint64_t offset)
+{
+	ssize_t n;
+
+	do
+		n = pread(fd, dst, length, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
+hct_error hct_read_by(hct_pread *read_some, int fd, const char *name, void *dst, size_t length,
+		      uint64_t offset, struct hct_diag *diag)
 {
 	uint8_t *p = dst;
 
 	while (length) {
-		ssize_t n = pread(fd, p, length, (off_t)offset);
+		ssize_t n = read_some(fd, p, length, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n < 0)
-			return hct_fail_errno(diag, errno, "%s: cannot read at byte %llu", name,
+			return hct_fail_errno(diag, errno, "%s: cannot be read at byte %llu", name,
 					      (unsigned long long)offset);
 		if (n == 0)
 			return hct_fail(diag, HCT_ERR_IO,
@@ -27,6 +35,12 @@ hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64
 		length -= (size_t)n;
 	}
 	return HCT_OK;
+}
+
+hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
+		      struct hct_diag *diag)
+{
+	return hct_read_by(read_some_at, fd, name, dst, length, offset, diag);
 }
 
 hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,

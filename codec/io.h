@@ -4,10 +4,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "error.h"
 
+/* pread, or another that reads as it does and is not interrupted by signals. */
+typedef ssize_t hct_pread(int fd, void *dst, size_t length, uint64_t offset);
+
 /* Reads exactly length bytes at offset; a file that ends before is HCT_ERR_IO. */
+hct_error hct_read_by(hct_pread *read_some, int fd, const char *name, void *dst, size_t length,
+		      uint64_t offset, struct hct_diag *diag);
+
+/* The same by pread. */
 hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64_t offset,
 		      struct hct_diag *diag);
 

@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "codec/io.h"
+
 #define TRIES       3u
 #define FIRST_PAUSE 100000000L /* nanoseconds; each is four times the one before */
 
@@ -89,22 +91,5 @@ ssize_t mkhct_patient_pread(int fd, void *dst, size_t length, uint64_t offset)
 hct_error mkhct_patient_read(int fd, const char *name, void *dst, size_t length, uint64_t offset,
 			     struct hct_diag *diag)
 {
-	uint8_t *p = dst;
-
-	while (length) {
-		ssize_t n = mkhct_patient_pread(fd, p, length, offset);
-
-		if (n < 0)
-			return hct_fail_errno(diag, errno, "%s: cannot be read at byte %llu", name,
-					      (unsigned long long)offset);
-		if (n == 0)
-			return hct_fail(diag, HCT_ERR_IO,
-					"%s: ends before byte %llu although more was there; it was "
-					"cut short",
-					name, (unsigned long long)offset);
-		p += n;
-		offset += (size_t)n;
-		length -= (size_t)n;
-	}
-	return HCT_OK;
+	return hct_read_by(mkhct_patient_pread, fd, name, dst, length, offset, diag);
 }

@@ -9,6 +9,7 @@ import struct
 import subprocess
 
 import numpy as np
+import pytest
 from helpers import (
     EXIT_SYSTEM,
     MKHCT,
@@ -47,6 +48,20 @@ def make_two(folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "notes.txt").write_text("notes\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What make_two makes.  Do not change it."""
+    return make_two(tmp_path_factory.mktemp("two") / "two")
+
+
+@pytest.fixture(scope="module")
+def plain(two, tmp_path_factory):
+    """It as a bundle, with loss, in one go."""
+    out = tmp_path_factory.mktemp("plain") / "plain"
+    run(MKHCT, "-q", two, out)
+    return out
 
 
 def run_limited(size, *words, expect=EXIT_SYSTEM, env=None):

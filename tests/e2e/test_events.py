@@ -20,7 +20,7 @@ from helpers import (
     run,
 )
 from mkhct_tool import listing, make_sparse, refuse, small_tensors, start
-from resume_tool import make_two, run_limited, stop
+from resume_tool import run_limited, stop, two  # noqa: F401
 
 # Members besides event and time of each kind; those of a report are in test_mkhct_output.py.
 MEMBERS = {
@@ -66,12 +66,6 @@ def of(events, kind):
 
 def tensors_of(events):
     return [(event["file"], event["name"]) for event in of(events, "tensor")]
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Two models and two other files.  Do not change it."""
-    return make_two(tmp_path_factory.mktemp("events") / "two")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from helpers import EXIT_INTERRUPTED, EXIT_OK, MKHCT, make_safetensors, random_tensor, run
 from mkhct_tool import make_sparse
-from resume_tool import make_two, stop
+from resume_tool import stop, two  # noqa: F401
 
 ETA = r"ETA (-:--|(\d+:)?\d?\d:\d\d)"
 BAR = re.compile(rf"\[#*-*\] +(\d+)% [\d.]+/[\d.]+ [KMGTPE]?i?B(  [\d.]+ [KMGTPE]?i?B/s)?  {ETA}(  .*)?")
@@ -92,12 +92,6 @@ def width(text):
 
 def percents(bars):
     return [int(match[1]) for match in map(BAR.fullmatch, bars) if match]
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Do not change it."""
-    return make_two(tmp_path_factory.mktemp("progress") / "two")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from helpers import (
     wait_until,
 )
 from mkhct_tool import listing, same_after_extract, start, started_writing
-from resume_tool import (
+from resume_tool import (  # noqa: F401
     CHECKPOINT,
     Renames,
     edit,
@@ -30,11 +30,12 @@ from resume_tool import (
     files_of,
     go_on,
     half_of,
-    make_two,
+    plain,
     refuse_to_go_on,
     same_bundle,
     state,
     stop,
+    two,
 )
 
 
@@ -45,24 +46,10 @@ def write_importance(path, big):
     path.write_text(json.dumps({"version": 1, "tensors": tensors}))
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """resume_tool.make_two.  Do not change it."""
-    return make_two(tmp_path_factory.mktemp("two") / "two")
-
-
 @pytest.fixture
 def own(two, tmp_path):
     """A copy of it, with its times, that a test may change."""
     return shutil.copytree(two, tmp_path / "own")
-
-
-@pytest.fixture(scope="module")
-def plain(two, tmp_path_factory):
-    """It as a bundle, with loss, in one go."""
-    out = tmp_path_factory.mktemp("plain") / "plain"
-    run(MKHCT, "-q", two, out)
-    return out
 
 
 @pytest.fixture

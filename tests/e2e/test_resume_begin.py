@@ -7,33 +7,20 @@ import shutil
 import signal
 import time
 
-import pytest
 from helpers import EXIT_BAD_DATA, EXIT_INTERRUPTED, EXIT_SYSTEM, HCT, MKHCT, run, wait_until
 from mkhct_tool import make_sparse, start
-from resume_tool import (
+from resume_tool import (  # noqa: F401
     CHECKPOINT,
     edit,
     entry,
     go_on,
-    make_two,
+    plain,
     refuse_to_go_on,
     same_bundle,
     state,
     stop,
+    two,
 )
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Do not change it."""
-    return make_two(tmp_path_factory.mktemp("two") / "two")
-
-
-@pytest.fixture(scope="module")
-def plain(two, tmp_path_factory):
-    out = tmp_path_factory.mktemp("plain") / "plain"
-    run(MKHCT, "-q", two, out)
-    return out
 
 
 def test_two_that_begin_at_once(two, tmp_path):

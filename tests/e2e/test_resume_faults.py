@@ -3,19 +3,12 @@
 import sys
 
 import numpy as np
-import pytest
 from helpers import EXIT_OK, EXIT_SYSTEM, MKHCT, ROOT, make_safetensors, random_tensor, run
 from mkhct_tool import listing
-from resume_tool import go_on, make_two, same_bundle, state
+from resume_tool import go_on, same_bundle, state, two  # noqa: F401
 from test_crash import KEPT, preload, shim  # noqa: F401
 
 sys.path.insert(0, str(ROOT / "tests/crash"))
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """resume_tool.make_two.  Do not change it."""
-    return make_two(tmp_path_factory.mktemp("two") / "two")
 
 
 def make_old(source):

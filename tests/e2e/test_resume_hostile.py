@@ -9,23 +9,11 @@ import struct
 import pytest
 import xxhash
 from helpers import EXIT_BAD_DATA, EXIT_OK, EXIT_SYSTEM, MKHCT, run, tree_digests
-from resume_tool import CHECKPOINT, edit, entry, files_of, make_two, state, stop
+from resume_tool import CHECKPOINT, edit, entry, files_of, plain, state, stop, two  # noqa: F401
 
 LEDGER = ".hct/1.ledger"
 PART = ".b.safetensors.hct.part"
 SUB = {"name": "sub", "kind": "folder", "mode": 493, "status": "completed"}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return make_two(tmp_path_factory.mktemp("two") / "two")
-
-
-@pytest.fixture(scope="module")
-def plain(two, tmp_path_factory):
-    out = tmp_path_factory.mktemp("plain") / "plain"
-    run(MKHCT, "-q", two, out)
-    return out
 
 
 @pytest.fixture(scope="module")

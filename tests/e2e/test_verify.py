@@ -11,15 +11,7 @@ import sys
 import pytest
 from helpers import EXIT_OK, HCT, MKHCT, run
 from mkhct_tool import listing
-from resume_tool import (
-    entry,
-    files_of,
-    half_of,
-    make_two,
-    same_bundle,
-    state,
-    stop,
-)
+from resume_tool import entry, files_of, half_of, same_bundle, state, stop, two  # noqa: F401
 from test_crash import CRASH, KEPT, preload, shim  # noqa: F401
 
 EXIT_DAMAGE = 1
@@ -147,11 +139,6 @@ def test_killed_before_the_check(shim, source, plain, tmp_path, interval):  # no
 
 
 # What an earlier run has written ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return make_two(tmp_path_factory.mktemp("verify_two") / "two")
 
 
 def damage(path, at):
