@@ -4,8 +4,9 @@
 
 BUILD holds mkhct.  FILE is repeated to about a gigabyte of shards under WORK (200 MB with --quick),
 once as it is, and once with its matrices of one shape stacked, STACK times each, to large ones.
-Both are compressed with -j1 and -j2, without loss and at the default error; the best of three runs
-counts, since a machine is never quiet.  Of each: wall-clock seconds of the whole run, which reads,
+Both are compressed with -j1 on one CPU, which then hashes and writes, too, and with -j2 on two,
+without loss and at the default error; the best of three runs counts, since a machine is never
+quiet.  Of each: wall-clock seconds of the whole run, which reads,
 plans, codes, hashes, writes and syncs, MB of source and millions of weights a second, CPU seconds,
 and the most resident memory, mapped pages of the source included.  Then efforts 1 to 9 on some of
 the shards: time against size.  BARS are those of the project for one core, and for two against one.
@@ -36,10 +37,16 @@ class Failed(Exception):
     """A run of mkhct that did not end well."""
 
 
-def run(command):
-    """Runs it; wall-clock seconds, CPU seconds, and the most resident memory in MiB."""
+def run(command, cpus=None):
+    """Runs it, on so many CPUs; wall-clock seconds, CPU seconds, and the most resident memory in
+    MiB."""
+    usable = os.sched_getaffinity(0)
     start = time.perf_counter()
-    pid = os.posix_spawnp(command[0], command, os.environ)
+    try:
+        os.sched_setaffinity(0, sorted(usable)[:cpus])
+        pid = os.posix_spawnp(command[0], command, os.environ)
+    finally:
+        os.sched_setaffinity(0, usable)
     _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - start
     if status:
@@ -54,12 +61,12 @@ def weights_of(file):
     return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
 
 
-def compress(build, source, out, options, rounds):
+def compress(build, source, out, options, rounds, cpus=None):
     """The best of some runs, and what the report says."""
     best = None
     for _ in range(rounds):
         shutil.rmtree(out, ignore_errors=True)
-        found = run([f"{build}/mkhct", "-q", *options, source, out])
+        found = run([f"{build}/mkhct", "-q", *options, source, out], cpus)
         best = min(best, found) if best else found
     with open(f"{out}/.hct/report.json", encoding="utf-8") as f:
         report = json.load(f)
@@ -125,7 +132,7 @@ def speeds(build, source, out, rounds):
     for mode, options in MODES.items():
         alone = None
         for jobs in (1, 2):
-            row = compress(build, source, out, [*options, f"-j{jobs}"], rounds)
+            row = compress(build, source, out, [*options, f"-j{jobs}"], rounds, jobs)
             rows.append({"mode": mode, "jobs": jobs, **row})
             note = ""
             if jobs == 1:
@@ -146,7 +153,7 @@ def efforts(build, source, out, wanted):
     print("  effort        s   M weights/s   bits a weight   MiB")
     rows = []
     for effort in wanted:
-        row = compress(build, source, out, ["-j1", "--effort", str(effort)], 1)
+        row = compress(build, source, out, ["-j1", "--effort", str(effort)], 1, 1)
         rows.append({"effort": effort, **row})
         print(f"  {effort:6} {row['seconds']:8.2f} {row['mweights_per_second']:13.1f} "
               f"{row['bits_per_weight']:15.4f} {row['memory_mib']:5.0f}", flush=True)

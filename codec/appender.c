@@ -13,7 +13,7 @@
 #include "plan.h"
 
 /* Level for the sections of the index. */
-#define INDEX_LEVEL 12
+#define INDEX_LEVEL 6
 
 _Static_assert(HCT_APPENDED_EXTENT == HCT_EXTENT_BYTES, "the header promises it");
 

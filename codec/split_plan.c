@@ -8,8 +8,11 @@
 #include "cut.h"
 #include "plan.h"
 
-/* Elements looked at, about; whole columns need several rows. */
+/* Elements looked at, about: of a small tensor so few that it does not take as long as coding it;
+ * whole columns need several rows. */
 #define SAMPLE_ELEMENTS (1u << 18)
+#define SAMPLE_LEAST    (1u << 16)
+#define SAMPLE_SHARE    8
 #define SAMPLE_ROWS     32u
 #define PIECE_ELEMENTS  8192u
 /* of which these are enough for some questions */
@@ -66,11 +69,13 @@ static int take_sample(const struct hct_encoder *e, struct sample *s, const uint
 				  : PIECE_ELEMENTS;
 	unsigned drop = l->mantissa_bits - l->joint_bits;
 	uint16_t mask = (uint16_t)((1u << (l->exponent_bits + l->joint_bits)) - 1);
-	uint64_t pieces = s->elements / piece, take = SAMPLE_ELEMENTS / piece;
+	uint64_t pieces = s->elements / piece, most = s->elements / SAMPLE_SHARE, take;
 
-	if (take < SAMPLE_ROWS)
-		take = SAMPLE_ROWS;
-	if (pieces < 2 || s->elements <= SAMPLE_ELEMENTS) {
+	most = most < SAMPLE_LEAST ? SAMPLE_LEAST : most > SAMPLE_ELEMENTS ? SAMPLE_ELEMENTS : most;
+	take = most / piece;
+	if (s->columns && take * (piece / s->columns) < SAMPLE_ROWS)
+		take = SAMPLE_ROWS * s->columns / piece + 1;
+	if (pieces < 2 || s->elements <= most) {
 		piece = (size_t)s->elements;
 		pieces = 1;
 	}

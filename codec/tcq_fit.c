@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clones.h"
 #include "tcq_classes.h"
 #include "tcq_encode.h"
 
@@ -166,7 +167,7 @@ static unsigned choose_raw_bits(const struct hct_tcq_sample *s, double step)
 }
 
 /* Squared error of a piece, element by element in a fixed order whatever the compiler's vectors. */
-static double piece_error(const float *x, const float *found, size_t n)
+HCT_CLONES static double piece_error(const float *x, const float *found, size_t n)
 {
 	double sum[8] = {0}, total = 0;
 	size_t i = 0;
@@ -480,7 +481,9 @@ hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal 
 		/* The first passes, far from the end, need not see everything. */
 		f.move_columns = f.column_cost && pass == ROUGH_PASSES;
 		run_pass(&f, pass >= ROUGH_PASSES,
-			 pass < ROUGH_PASSES && goal->passes > ROUGH_PASSES ? ROUGH : 1);
+			 pass < ROUGH_PASSES && goal->passes > ROUGH_PASSES && goal->stride < ROUGH
+				 ? ROUGH
+				 : goal->stride);
 		learn(&f);
 		ratio = f.counts.error / (goal->error * (double)f.counts.elements);
 		/* Before the last pass the step must be about right, or as large as it gets. */

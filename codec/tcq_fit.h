@@ -14,7 +14,8 @@ struct hct_tcq_goal {
 	unsigned states_log2; /* of the trellis */
 	unsigned column_classes, row_classes;
 	unsigned run_log2; /* groups in a run */
-	unsigned passes;   /* over the sample */
+	unsigned passes;   /* over the sample, */
+	unsigned stride;   /* of which they see one of so many pieces */
 };
 
 /* What the tables promise for values like those of the sample. */

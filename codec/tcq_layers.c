@@ -33,6 +33,8 @@
 #define TRIAL_PASSES 3
 #define EVEN_TRIES   3
 #define SETTLE_TRIES 6
+#define ROUGH_TRIES  2
+#define ROUGH_PIECES 4
 /* Share of the error wanted that is near enough when nothing nearer is found. */
 #define SETTLED 1.005
 
@@ -197,9 +199,8 @@ static hct_error apply_layer(struct hct_tcq_planner *p, struct hct_tcq_sample *s
 
 /* The error that a layer leaves in the tensor: as in the sample, but for the peaks. */
 static hct_error measure_layer(struct hct_tcq_planner *p, const struct hct_tcq_tables *t,
-			       unsigned layer, int keep, double *error, double *bits)
+			       unsigned layer, int keep, int half, double *error, double *bits)
 {
-	int half = !keep && !p->uneven && p->s.elements < p->elements;
 	hct_error e = apply_layer(p, &p->s, t, layer, keep, half, error, bits);
 	double share = (double)p->peak.elements / (double)p->elements, peak, peak_bits;
 
@@ -221,7 +222,8 @@ static hct_error settle_even(struct hct_tcq_planner *p, struct hct_tcq_tables *t
 	double error, bits;
 
 	for (unsigned i = 0; i < EVEN_TRIES && p->spread < SPREAD; i++) {
-		hct_error e = measure_layer(p, t, t->layer_count - 1, 0, &error, &bits);
+		hct_error e = measure_layer(p, t, t->layer_count - 1, 0,
+					    p->s.elements < p->elements, &error, &bits);
 
 		if (e)
 			return e;
@@ -244,11 +246,17 @@ static hct_error settle_uneven(struct hct_tcq_planner *p, struct hct_tcq_tables 
 	double found, cost;
 
 	for (unsigned i = 0; i < 2 * SETTLE_TRIES; i++) {
-		hct_error e = measure_layer(p, t, t->layer_count - 1, 0, &found, &cost);
+		/* The first tries, far from the end, need not see everything. */
+		int rough = i < ROUGH_TRIES && p->s.count >= ROUGH_PIECES;
+		hct_error e = measure_layer(p, t, t->layer_count - 1, 0, rough, &found, &cost);
 		float next;
 
 		if (e)
 			return e;
+		if (rough) {
+			l->step = hct_tcq_next_step(&secant, l->step, found / goal);
+			continue;
+		}
 		if (found <= SETTLED * goal) {
 			good = l->step;
 			*error = found;
@@ -281,7 +289,7 @@ static hct_error settle(struct hct_tcq_planner *p, struct hct_tcq_tables *t, dou
 		l->step = hct_tcq_next_step(&secant, l->step, forecast / goal);
 		e = settle_even(p, t, goal);
 	}
-	return !e && p->uneven ? settle_uneven(p, t, goal, error, bits) : e;
+	return !e && p->uneven && !p->draft ? settle_uneven(p, t, goal, error, bits) : e;
 }
 
 /* Fits all layers to the sample as it is transformed; a trial does it in fewer passes and does not
@@ -300,7 +308,8 @@ hct_error hct_tcq_fit_layers(struct hct_tcq_planner *p, struct hct_tcq_tables *t
 		struct hct_tcq_goal goal = {.error = goal_error,
 					    .states_log2 = p->effort->states_log2,
 					    .run_log2 = choose_run(p),
-					    .passes = trial ? TRIAL_PASSES : p->effort->passes};
+					    .passes = trial ? TRIAL_PASSES : p->effort->passes,
+					    .stride = p->stride ? p->stride : 1};
 		struct hct_tcq_forecast forecast;
 		double layer_bits;
 
@@ -317,7 +326,7 @@ hct_error hct_tcq_fit_layers(struct hct_tcq_planner *p, struct hct_tcq_tables *t
 		layer_bits = forecast.bits + OVERHEAD_BITS;
 		*error = goal_error;
 		if (l + 1 < t->layer_count)
-			e = measure_layer(p, t, l, 1, error, &layer_bits);
+			e = measure_layer(p, t, l, 1, 0, error, &layer_bits);
 		else if (trial)
 			*error = forecast.error;
 		else

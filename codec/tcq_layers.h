@@ -32,6 +32,8 @@ struct hct_tcq_planner {
 	uint32_t columns;
 	size_t sample; /* elements */
 	struct hct_tcq_sample s;
+	unsigned stride; /* tables are learnt from one of so many pieces of it; 0 for 1 */
+	int draft;       /* an uneven tensor is fitted again, to a larger sample */
 	/* The bands with the most energy, apart, when they have far more than their share. */
 	uint64_t peaks[HCT_TCQ_PEAKS];
 	size_t peak_count;
@@ -51,10 +53,11 @@ double hct_tcq_layer_error(const struct hct_tcq_planner *p, unsigned layer);
 /* Fits all layers of t to the sample: classes, tables, and the step that leaves the error wanted.
  * The number of layers, tile, segment and columns of t are set, and its layers zero; their column
  * classes are malloc'ed and the caller's, in case of an error too.  A trial does it in fewer passes
- * and does not correct the step of the last layer.  *bits: of an element, tables not included;
- * *error: mean squared, of an element as it is, without rounding; both are forecasts where they are
- * not measured.  Samples that were taken are transformed anew, and then hold what the layers before
- * the last leave.  Errors: HCT_ERR_NOMEM; HCT_ERR_ARGUMENT when no step reaches the error. */
+ * and does not correct the step of the last layer, nor does a draft of an uneven tensor.  *bits: of
+ * an element, tables not included; *error: mean squared, of an element as it is, without rounding;
+ * both are forecasts where they are not measured.  Samples that were taken are transformed anew,
+ * and then hold what the layers before the last leave.  Errors: HCT_ERR_NOMEM; HCT_ERR_ARGUMENT
+ * when no step reaches the error. */
 hct_error hct_tcq_fit_layers(struct hct_tcq_planner *p, struct hct_tcq_tables *t, int trial,
 			     double *bits, double *error);
 

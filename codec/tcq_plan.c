@@ -22,7 +22,8 @@
 #define SAMPLE_LEAST  (96u << 10)
 #define SAMPLE_EFFORT 5
 #define UNEVEN_SAMPLE (512u << 10) /* elements more, */
-#define UNEVEN_MOST   (4u << 20)   /* and at most: 32 MiB */
+#define UNEVEN_MOST   (4u << 20)   /* and at most: 32 MiB; */
+#define UNEVEN_STRIDE 4            /* all are measured, and one of so many learnt from */
 /* Of a layer of the decoder's, about. */
 #define DECODER_BYTES (48u << 10)
 /* Of an element, mean squared: the largest step is 2^99. */
@@ -276,10 +277,12 @@ static hct_error learn_tables(struct hct_tcq_planner *p, const struct shape *sha
 			e = hct_tcq_sample_take_bands(p->e, p->tensor, p->data, p->columns,
 						      p->peak_rows, p->peaks, p->peak_count,
 						      &p->peak);
+		p->draft = elements == p->sample && p->s.elements < p->elements;
 		if (!e)
 			e = hct_tcq_fit_layers(p, &plan->t, 0, &plan->bits, &plan->error);
-		if (e || !p->uneven || p->s.elements >= p->elements || elements > p->sample)
+		if (e || !p->uneven || !p->draft)
 			break;
+		p->stride = UNEVEN_STRIDE;
 		elements = UNEVEN_SAMPLE + 4 * p->sample;
 		elements = elements < UNEVEN_MOST ? elements : UNEVEN_MOST;
 	}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clones.h"
 #include "idct.h"
 #include "widen.h"
 
@@ -132,30 +133,56 @@ void hct_tcq_sample_transform(struct hct_tcq_sample *s, const hct_dct *dct, unsi
 	}
 }
 
+/* A long product of numbers of at least 1, its exponent apart. */
+struct product {
+	double mantissa;
+	int64_t exponent;
+};
+
+static inline void product_add(struct product *p, double factor)
+{
+	uint64_t u;
+
+	p->mantissa *= factor;
+	memcpy(&u, &p->mantissa, sizeof u);
+	p->exponent += (int64_t)(u >> 52) - 1023;
+	u = (u & 0xfffffffffffff) | (uint64_t)1023 << 52;
+	memcpy(&p->mantissa, &u, sizeof u);
+}
+
+/* Multiplies 1 + scale x^2 of n values, a multiple of 32, in a fixed order.  A factor is below 2^50
+ * by far, so that products of 16 fit. */
+HCT_CLONES static void multiply(const float *x, size_t n, double scale, struct product *all)
+{
+	struct product sum = *all;
+
+	for (size_t j = 0; j < n; j += 32) {
+		double p[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+
+		for (size_t k = 0; k < 32; k += 8)
+			for (unsigned l = 0; l < 8; l++) {
+				double v = x[j + k + l], y = 1 + v * v * scale;
+
+				p[l] *= y < 0x1p50 ? y : 0x1p50;
+			}
+		product_add(&sum, (p[0] * p[1]) * (p[2] * p[3]));
+		product_add(&sum, (p[4] * p[5]) * (p[6] * p[7]));
+	}
+	*all = sum;
+}
+
 double hct_tcq_sample_bits(const struct hct_tcq_sample *s, double error, size_t stride)
 {
 	const double scale = 1 / error;
+	struct product all = {.mantissa = 1};
 	size_t elements = 0;
-	double sum = 0;
 
 	for (size_t i = 0; i < s->count; i += stride) {
 		const struct hct_tcq_piece *piece = &s->pieces[i];
 		size_t n = piece->elements / 32 * 32;
 
-		for (size_t j = 0; j < n; j += 32) {
-			double product[4] = {1, 1, 1, 1};
-
-			/* One logarithm for products of 32; a factor is below 2^50 by far. */
-			for (size_t k = 0; k < 32; k += 4)
-				for (unsigned l = 0; l < 4; l++) {
-					double x = piece->x[j + k + l], y = 1 + x * x * scale;
-
-					product[l] *= y < 0x1p50 ? y : 0x1p50;
-				}
-			for (unsigned l = 0; l < 4; l++)
-				sum += log2(product[l]);
-		}
+		multiply(piece->x, n, scale, &all);
 		elements += n;
 	}
-	return sum / 2 / (double)elements;
+	return ((double)all.exponent + log2(all.mantissa)) / 2 / (double)elements;
 }

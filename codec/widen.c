@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "clones.h"
 
 /* Elements at a time, so that they stay in the L1 cache. */
 #define BLOCK 1024
@@ -19,14 +20,14 @@ static float from_bits(uint32_t u)
 	return f;
 }
 
-static void widen_bf16(const uint8_t *src, size_t n, float *dst)
+HCT_CLONES static void widen_bf16(const uint8_t *src, size_t n, float *dst)
 {
 	for (size_t i = 0; i < n; i++)
 		dst[i] = from_bits((uint32_t)hct_load16(src + 2 * i) << 16);
 }
 
 /* The exponent is moved by a multiplication, which makes subnormals right, too. */
-static void widen_f16(const uint8_t *src, size_t n, float *dst)
+HCT_CLONES static void widen_f16(const uint8_t *src, size_t n, float *dst)
 {
 	for (size_t i = 0; i < n; i++) {
 		uint32_t h = hct_load16(src + 2 * i), sign = (h & 0x8000) << 16;
@@ -97,7 +98,7 @@ double hct_rounding_error(hct_dtype dtype)
 }
 
 /* Sum of the squared distances between neighbours at n numbers. */
-static double neighbour_squares(const float *x, size_t n, int mantissa, int least)
+HCT_CLONES static double neighbour_squares(const float *x, size_t n, int mantissa, int least)
 {
 	double all = 0;
 
@@ -128,43 +129,60 @@ static double rounding_squares(hct_dtype dtype, const float *x, size_t n, double
 	return neighbour_squares(x, n, mantissa, least) / 12;
 }
 
+/* Sums of squares of n numbers, a multiple of LANES. */
+HCT_CLONES static void square_block(const float *x, size_t n, double squares[LANES])
+{
+	double s[LANES] = {0};
+
+	for (size_t j = 0; j < n; j += LANES)
+		for (unsigned l = 0; l < LANES; l++)
+			s[l] += (double)x[j + l] * x[j + l];
+	memcpy(squares, s, sizeof s);
+}
+
+/* The bits of the largest magnitude: these compare as the integers that they are, NaN beyond
+ * infinity. */
+HCT_CLONES static uint32_t largest(const uint32_t *u, size_t n)
+{
+	uint32_t top = 0;
+
+	for (size_t j = 0; j < n; j++) {
+		uint32_t v = u[j] & 0x7fffffff;
+
+		top = v > top ? v : top;
+	}
+	return top;
+}
+
 void hct_census_add(struct hct_census *c, hct_dtype dtype, const uint8_t *src, size_t n)
 {
 	size_t unit = hct_dtype_unit(dtype);
 	float x[BLOCK];
+	uint32_t bits[BLOCK];
 
 	for (size_t i = 0; i < n; i += BLOCK) {
-		size_t m = n - i < BLOCK ? n - i : BLOCK;
-		double squares[LANES] = {0};
-		uint32_t peak[LANES] = {0}, top = 0;
+		size_t m = n - i < BLOCK ? n - i : BLOCK, end = (m + LANES - 1) / LANES * LANES;
+		double squares[LANES], energy;
+		uint32_t top;
 
 		hct_widen(dtype, src + i * unit, m, x);
-		for (size_t j = m; j < (m + LANES - 1) / LANES * LANES; j++)
+		for (size_t j = m; j < end; j++)
 			x[j] = 0;
-		/* Magnitudes compare as the integers that their bits are, NaN beyond infinity. */
-		for (size_t j = 0; j < m; j += LANES)
-			for (unsigned l = 0; l < LANES; l++) {
-				uint32_t u;
-
-				memcpy(&u, &x[j + l], 4);
-				u &= 0x7fffffff;
-				peak[l] = u > peak[l] ? u : peak[l];
-				squares[l] += (double)x[j + l] * x[j + l];
-			}
-		for (unsigned l = 0; l < LANES; l++)
-			top = peak[l] > top ? peak[l] : top;
+		memcpy(bits, x, m * sizeof *bits);
+		top = largest(bits, m);
 		c->finite &= top < 0x7f800000;
 		if (top < 0x7f800000) {
+			square_block(x, end, squares);
+			energy = sum(squares);
 			c->peak = fmax(c->peak, from_bits(top));
-			double energy = sum(squares);
-
 			c->energy += energy;
 			c->rounding += rounding_squares(dtype, x, m, energy);
 		}
 	}
 }
 
-static void distance_block(struct hct_distance *d, const float *a, const float *b, size_t n)
+HCT_CLONES static void distance_block(struct hct_distance *d, const float *a, const float *b,
+				      size_t n)
 {
 	double aa[LANES] = {0}, bb[LANES] = {0}, dd[LANES] = {0};
 

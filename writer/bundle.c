@@ -160,20 +160,19 @@ static int note_verified(const struct mkhct_bundle *b, size_t entry)
 	return b->options->verify && !cJSON_AddTrueToObject(item, VERIFIED) ? -1 : 0;
 }
 
-/* The entry is on the disk: says so in the checkpoint. */
-static hct_error complete(struct mkhct_bundle *b, size_t entry, uint64_t bytes,
+/* The entry is written. */
+static hct_error complete(struct mkhct_bundle *b, size_t entry, int fd, uint64_t bytes,
 			  struct hct_diag *diag)
 {
-	struct mkhct_checkpoint *c = checkpoint_of(b);
 	char *node = mkhct_report_node(b->report);
-	int rc = node ? mkhct_checkpoint_set_completed(c, entry, bytes, node) : -1;
+	hct_error err = HCT_ERR_NOMEM;
 
+	if (node && note_verified(b, entry) == 0)
+		err = mkhct_output_complete(b->output, entry, fd, bytes, node, diag);
+	else
+		no_memory(diag);
 	cJSON_free(node);
-	if (!rc)
-		rc = note_verified(b, entry);
-	if (!rc)
-		rc = mkhct_checkpoint_set_tensors(c, entry, NULL);
-	return rc ? no_memory(diag) : mkhct_output_save(b->output, diag);
+	return err;
 }
 
 /* What was written is not what is read back. */
@@ -231,9 +230,7 @@ static hct_error write_mapped(struct work *w)
 		if (is_bad_data(err)) /* what mkhct_compress finds it takes back itself */
 			return drop_file(w, err);
 	}
-	if (!err && fsync(w->fd) != 0)
-		err = hct_fail_errno(w->diag, errno, "%s: cannot be written to disk", w->name);
-	return err ? err : complete(w->b, w->entry, bytes, w->diag);
+	return err ? err : complete(w->b, w->entry, w->fd, bytes, w->diag);
 }
 
 static const struct mkhct_model_goals *goals_of(const struct mkhct_bundle *b,
@@ -369,14 +366,12 @@ static hct_error write_carried(struct mkhct_bundle *b, size_t i, int fd, const c
 	}
 	err = mkhct_carry_on(entry, fd, name, &log, &b->progress->meter, mkhct_progress_tick,
 			     b->progress, &checksum, diag);
-	if (!err && fsync(fd) != 0)
-		err = hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
 	mkhct_work_carried(&b->progress->meter, entry->size, hct_meter_now() - start);
 	if (err)
 		return err;
 	mkhct_progress_file(b->progress, entry->name, entry->size, NULL, NULL);
 	err = mkhct_report_add(b->report, entry, NULL, checksum, diag);
-	return err ? err : complete(b, i, entry->size, diag);
+	return err ? err : complete(b, i, fd, entry->size, diag);
 }
 
 static hct_error write_file(struct mkhct_bundle *b, size_t i, struct hct_diag *diag)

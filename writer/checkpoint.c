@@ -354,9 +354,18 @@ int mkhct_checkpoint_set_completed(struct mkhct_checkpoint *c, size_t entry, uin
 	cJSON_DeleteItemFromObjectCaseSensitive(item, CHECKSUM);
 	return mkhct_json_put_text(item, STATUS, statuses[MKHCT_COMPLETED]) == 0 &&
 			       mkhct_json_put_number(item, BYTES, (double)bytes) == 0 &&
-			       (!report || mkhct_json_put(item, REPORT, cJSON_Parse(report)) == 0)
+			       (!report ||
+				mkhct_json_put(item, REPORT, cJSON_CreateRaw(report)) == 0)
 		       ? 0
 		       : -1;
+}
+
+void mkhct_checkpoint_put_back(struct mkhct_checkpoint *c, size_t entry, cJSON *before)
+{
+	cJSON *list = cJSON_GetObjectItemCaseSensitive(c->document, LIST);
+
+	if (cJSON_ReplaceItemViaPointer(list, c->entries[entry], before))
+		c->entries[entry] = before;
 }
 
 int mkhct_checkpoint_set_pending(struct mkhct_checkpoint *c, size_t entry)
@@ -576,16 +585,19 @@ static hct_error sync_folder_of(int root, const char *name, const char *shown,
 	return err;
 }
 
-hct_error mkhct_checkpoint_write(const struct mkhct_checkpoint *c, int root, const char *name,
-				 const char *shown, struct hct_diag *diag)
+char *mkhct_checkpoint_text(const struct mkhct_checkpoint *c)
 {
-	char *text = cJSON_PrintUnformatted(c->document), *part = NULL;
+	return cJSON_PrintUnformatted(c->document);
+}
+
+hct_error mkhct_checkpoint_put(const char *text, int root, const char *name, const char *shown,
+			       struct hct_diag *diag)
+{
+	char *part = NULL;
 	hct_error err;
 
-	if (!text || asprintf(&part, "%s.part", name) < 0) {
-		cJSON_free(text);
+	if (asprintf(&part, "%s.part", name) < 0)
 		return no_memory(diag);
-	}
 	err = write_text(root, part, shown, text, diag);
 	if (!err && renameat(root, part, root, name) != 0)
 		err = hct_fail_errno(diag, errno, "%s: cannot be given its name", shown);
@@ -593,7 +605,6 @@ hct_error mkhct_checkpoint_write(const struct mkhct_checkpoint *c, int root, con
 		(void)unlinkat(root, part, 0);
 	else
 		err = sync_folder_of(root, name, shown, diag);
-	cJSON_free(text);
 	free(part);
 	return err;
 }

@@ -125,9 +125,12 @@ int mkhct_checkpoint_set_progress(struct mkhct_checkpoint *c, size_t entry,
 /* Of a file that is copied: its part file has `bytes` on the disk, with the checksum of carry.h. */
 int mkhct_checkpoint_set_copied(struct mkhct_checkpoint *c, size_t entry, uint64_t bytes,
 				uint64_t checksum);
-/* bytes: of the finished part file; report: JSON text. */
+/* bytes: of the finished part file; report: JSON text, which mkhct_checkpoint_state has only once
+ * it is read again. */
 int mkhct_checkpoint_set_completed(struct mkhct_checkpoint *c, size_t entry, uint64_t bytes,
 				   const char *report);
+/* Takes the entry back to what mkhct_checkpoint_entry was, duplicated, before; owns it then. */
+void mkhct_checkpoint_put_back(struct mkhct_checkpoint *c, size_t entry, cJSON *before);
 /* Begins the entry anew. */
 int mkhct_checkpoint_set_pending(struct mkhct_checkpoint *c, size_t entry);
 /* The tensors of an entry, JSON text of an array; NULL takes them away. */
@@ -168,8 +171,12 @@ size_t mkhct_checkpoint_entries(const struct mkhct_checkpoint *c);
 hct_error mkhct_checkpoint_source(const struct mkhct_checkpoint *c, struct mkhct_source *out,
 				  struct hct_diag *diag);
 
-/* Writes it: a new file beside it, synced, renamed, and the folder synced. */
-hct_error mkhct_checkpoint_write(const struct mkhct_checkpoint *c, int root, const char *name,
-				 const char *shown, struct hct_diag *diag);
+/* The document as JSON, for cJSON_free; NULL without memory. */
+char *mkhct_checkpoint_text(const struct mkhct_checkpoint *c);
+
+/* Writes such a text: a new file beside it, synced, renamed, and the folder synced.  root: of the
+ * bundle; name: in it; shown: for messages.  Any thread. */
+hct_error mkhct_checkpoint_put(const char *text, int root, const char *name, const char *shown,
+			       struct hct_diag *diag);
 
 #endif

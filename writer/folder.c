@@ -47,6 +47,13 @@ hct_error mkhct_folder_sync_of(const struct mkhct_output *o, const char *name,
 	return err;
 }
 
+hct_error mkhct_folder_sync_names(const struct mkhct_output *o, size_t i, struct hct_diag *diag)
+{
+	hct_error err = mkhct_folder_sync_of(o, o->slots[i].part, diag);
+
+	return err ? err : mkhct_folder_sync(o, MKHCT_META_FOLDER, diag);
+}
+
 hct_error mkhct_folder_sync_all(const struct mkhct_output *o, struct hct_diag *diag)
 {
 	char *slash, *parent = strdup(o->path);

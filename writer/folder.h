@@ -25,6 +25,9 @@ hct_error mkhct_folder_sync(const struct mkhct_output *o, const char *folder,
 hct_error mkhct_folder_sync_of(const struct mkhct_output *o, const char *name,
 			       struct hct_diag *diag);
 
+/* Syncs the folders in which the part file of slot i and its ledger lie.  Any thread. */
+hct_error mkhct_folder_sync_names(const struct mkhct_output *o, size_t i, struct hct_diag *diag);
+
 /* Syncs all folders of the bundle, and the one that it is in. */
 hct_error mkhct_folder_sync_all(const struct mkhct_output *o, struct hct_diag *diag);
 

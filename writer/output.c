@@ -212,9 +212,88 @@ hct_error mkhct_output_merge(struct mkhct_output *o, const struct mkhct_checkpoi
 	return rc ? out_of_memory(o, diag) : HCT_OK;
 }
 
+/* Waits for the file that is being completed, if any. */
+static hct_error settle(struct mkhct_output *o, struct hct_diag *diag)
+{
+	hct_error err;
+	int synced;
+
+	if (!o->landing)
+		return HCT_OK;
+	err = mkhct_landing_wait(o->landing, &synced, diag);
+	o->landing = NULL;
+	if (synced)
+		cJSON_Delete(o->before_landing);
+	else
+		mkhct_checkpoint_put_back(o->checkpoint, o->landing_slot, o->before_landing);
+	return err;
+}
+
+/* No checkpoint speaks of files that may be gone. */
+static hct_error sync_new(struct mkhct_output *o, struct hct_diag *diag)
+{
+	hct_error err = HCT_OK;
+
+	if (o->has_new)
+		err = mkhct_folder_sync_names(o, o->new_slot, diag);
+	o->has_new &= err != HCT_OK;
+	return err;
+}
+
 hct_error mkhct_output_save(struct mkhct_output *o, struct hct_diag *diag)
 {
-	return mkhct_checkpoint_write(o->checkpoint, o->root, o->state, o->state_shown, diag);
+	hct_error err = settle(o, diag);
+	char *text;
+
+	if (!err)
+		err = sync_new(o, diag);
+	if (err)
+		return err;
+	text = mkhct_checkpoint_text(o->checkpoint);
+	err = text ? mkhct_checkpoint_put(text, o->root, o->state, o->state_shown, diag)
+		   : out_of_memory(o, diag);
+	cJSON_free(text);
+	return err;
+}
+
+/* The checkpoint with slot i completed; NULL without memory. */
+static char *completed_text(struct mkhct_output *o, size_t i, uint64_t bytes, const char *report)
+{
+	if (mkhct_checkpoint_set_completed(o->checkpoint, i, bytes, report) != 0 ||
+	    mkhct_checkpoint_set_tensors(o->checkpoint, i, NULL) != 0)
+		return NULL;
+	return mkhct_checkpoint_text(o->checkpoint);
+}
+
+hct_error mkhct_output_complete(struct mkhct_output *o, size_t i, int fd, uint64_t bytes,
+				const char *report, struct hct_diag *diag)
+{
+	hct_error err = settle(o, diag);
+	int copy = -1, is_new = o->has_new && o->new_slot == i;
+	char *text;
+
+	if (err)
+		return err;
+	o->landing_slot = i;
+	o->before_landing = cJSON_Duplicate(mkhct_checkpoint_entry(o->checkpoint, i), 1);
+	if (!o->before_landing)
+		return out_of_memory(o, diag);
+	text = completed_text(o, i, bytes, report);
+	if (text)
+		copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy >= 0) {
+		err = mkhct_landing_start(o, i, copy, text, is_new, &o->landing, diag);
+	} else {
+		err = text ? hct_fail_errno(diag, errno, "%s: cannot be written to disk",
+					    o->slots[i].shown)
+			   : out_of_memory(o, diag);
+		cJSON_free(text);
+	}
+	if (err)
+		mkhct_checkpoint_put_back(o->checkpoint, i, o->before_landing);
+	else
+		o->has_new &= !is_new;
+	return err;
 }
 
 uint64_t mkhct_output_saved_bytes(const struct mkhct_output *o)
@@ -333,16 +412,16 @@ hct_error mkhct_output_create(struct mkhct_output *o, size_t i, int *fd, const c
 	hct_error err;
 
 	*name = s->shown;
-	err = create(o, s->part, s->shown, mkhct_place_state(o, i).status == MKHCT_IN_PROGRESS, fd,
-		     diag);
+	err = sync_new(o, diag);
+	if (!err)
+		err = create(o, s->part, s->shown,
+			     mkhct_place_state(o, i).status == MKHCT_IN_PROGRESS, fd, diag);
 	if (err)
 		return err;
 	s->created = 1;
-	/* No checkpoint speaks of a file that may be gone. */
-	err = mkhct_folder_sync_of(o, s->part, diag);
-	if (err)
-		close(*fd);
-	return err;
+	o->new_slot = i;
+	o->has_new = 1;
+	return HCT_OK;
 }
 
 hct_error mkhct_output_ledger(struct mkhct_output *o, size_t i, int *fd, struct hct_diag *diag)
@@ -354,13 +433,6 @@ hct_error mkhct_output_ledger(struct mkhct_output *o, size_t i, int *fd, struct 
 		return out_of_memory(o, diag);
 	err = create(o, name, o->slots[i].shown,
 		     mkhct_place_state(o, i).status == MKHCT_IN_PROGRESS, fd, diag);
-	if (!err) {
-		err = mkhct_folder_sync_of(o, name, diag);
-		if (err) {
-			close(*fd);
-			*fd = -1;
-		}
-	}
 	free(name);
 	return err;
 }
@@ -485,6 +557,7 @@ int mkhct_output_close(struct mkhct_output *o)
 
 	if (!o)
 		return 1;
+	(void)settle(o, NULL);
 	clean = mkhct_output_is_kept(o) || mkhct_commit_undo(o);
 	clean &= mkhct_hidden_leave(o);
 	for (size_t i = 0; o->slots && i < o->count; i++) {

@@ -65,8 +65,16 @@ struct mkhct_checkpoint *mkhct_output_checkpoint(const struct mkhct_output *o);
 hct_error mkhct_output_merge(struct mkhct_output *o, const struct mkhct_checkpoint *other,
 			     unsigned part, struct hct_diag *diag);
 
-/* Puts the checkpoint, as it is now, on the disk. */
+/* Puts the checkpoint, as it is now, on the disk.  Errors: those of the writing, and of a file that
+ * was being completed. */
 hct_error mkhct_output_save(struct mkhct_output *o, struct hct_diag *diag);
+
+/* The part file of entry i is written, and has `bytes`; report as mkhct_checkpoint_set_completed
+ * has it.  It is synced, and put on the disk as completed, while the caller goes on with the next
+ * one: where that fails, the next save or completion says so, and the entry is what it was before.
+ * fd stays the caller's. */
+hct_error mkhct_output_complete(struct mkhct_output *o, size_t i, int fd, uint64_t bytes,
+				const char *report, struct hct_diag *diag);
 /* Bytes of it there; 0 when there is none. */
 uint64_t mkhct_output_saved_bytes(const struct mkhct_output *o);
 

@@ -8,6 +8,7 @@
 
 #include "codec/error.h"
 #include "writer/checkpoint.h"
+#include "writer/landing.h"
 #include "writer/manifest.h"
 #include "writer/output.h"
 #include "writer/source.h"
@@ -47,6 +48,13 @@ struct mkhct_output {
 	/* of an unfinished bundle that is gone on with, and of the one that is being made */
 	struct mkhct_checkpoint *checkpoint;
 	char *state, *state_shown; /* where it lies */
+	/* the slot whose file is being synced, and what was said of it before */
+	struct mkhct_landing *landing;
+	size_t landing_slot;
+	cJSON *before_landing;
+	/* the slot whose files were made last, while their names may yet be lost; or none */
+	size_t new_slot;
+	int has_new;
 };
 
 /* 1 when slot i is of a folder. */

@@ -303,6 +303,25 @@ DEFINE_OPEN(open64, AT_FDCWD, )
 DEFINE_OPEN(openat, folder, OF_FOLDER)
 DEFINE_OPEN(openat64, folder, OF_FOLDER)
 
+/* A duplicate is watched as the one that it is made of is. */
+int fcntl(int fd, int command, ...)
+{
+	REAL(fcntl);
+	va_list args;
+	void *arg;
+	int rc;
+
+	va_start(args, command);
+	arg = va_arg(args, void *);
+	va_end(args);
+	rc = real(fd, command, arg);
+	if ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) && rc >= 0 && rc < FDS && fd < FDS)
+		open_files[rc] = open_files[fd];
+	return rc;
+}
+
+int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
+
 int close(int fd)
 {
 	REAL(close);

@@ -34,7 +34,7 @@ LEAKS = "verify_asan_link_order=0:detect_leaks=0"
 def shim():
     """The library of the tests that make calls fail."""
     path = BUILD / "tests/shim.so"
-    if not path.exists():
+    if not path.exists() or path.stat().st_mtime < (CRASH / "shim.c").stat().st_mtime:
         path.parent.mkdir(exist_ok=True)
         command = [os.environ.get("CC", "cc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-fPIC",
                    "-shared", "-o", str(path), str(CRASH / "shim.c"), "-ldl"]  # fmt: skip

@@ -57,8 +57,11 @@ static struct mkhct_checkpoint *again(struct mkhct_checkpoint *c)
 {
 	struct hct_diag d = {""};
 	struct mkhct_checkpoint *read;
+	char *text = mkhct_checkpoint_text(c);
 
-	assert_int_equal(mkhct_checkpoint_write(c, AT_FDCWD, "c.json", "shown", &d), HCT_OK);
+	assert_non_null(text);
+	assert_int_equal(mkhct_checkpoint_put(text, AT_FDCWD, "c.json", "shown", &d), HCT_OK);
+	cJSON_free(text);
 	assert_int_not_equal(access("c.json.part", F_OK), 0);
 	mkhct_checkpoint_free(c);
 	if (read_one(&read, &d))
