@@ -3,7 +3,8 @@
     python writer.py BUILD FILE.safetensors WORK [--json FILE] [--quick]
 
 BUILD holds mkhct.  FILE is repeated to about a gigabyte of shards under WORK (200 MB with --quick),
-once as it is, and once with its matrices of one shape stacked, STACK times each, to large ones.
+once as it is, and once with its matrices of one shape stacked to large ones, COPIES of each in a
+shard, more like the files of a large model.
 Both are compressed with -j1 on one CPU, which then hashes and writes, too, and with -j2 on two,
 without loss and at the default error; the best of three runs counts, since a machine is never
 quiet.  Of each: wall-clock seconds of the whole run, which reads,
@@ -28,7 +29,7 @@ import timeleft
 
 BARS = {"lossless": 400, "lossy": 60}  # MB of source, and millions of weights, a second
 SPEED_UP = 1.8
-STACK = 1
+COPIES = 8
 LONGER = 6
 MODES = {"lossless": ["--lossless"], "lossy": []}
 
@@ -92,7 +93,7 @@ def shards(file, work, total):
 
 
 def stack(file, path):
-    """Writes the tensors of a file again: those of one dtype and shape as one, STACK times over."""
+    """Writes the tensors of a file again, COPIES times: those of one dtype and shape as one."""
     with open(file, "rb") as f:
         start = 8 + int.from_bytes(f.read(8), "little")
         header = json.loads(f.read(start - 8))
@@ -102,9 +103,9 @@ def stack(file, path):
             if tensor["shape"]:
                 alike.setdefault((tensor["dtype"], *tensor["shape"]), []).append(tensor)
         out, at = {}, 0
-        for (dtype, *shape), tensors in alike.items():
-            size = STACK * sum(t["data_offsets"][1] - t["data_offsets"][0] for t in tensors)
-            rows = STACK * len(tensors) * shape[0]
+        for (dtype, *shape), tensors in COPIES * list(alike.items()):
+            size = sum(t["data_offsets"][1] - t["data_offsets"][0] for t in tensors)
+            rows = len(tensors) * shape[0]
             out[f"stack.{len(out)}.weight"] = {"dtype": dtype, "shape": [rows, *shape[1:]],
                                                "data_offsets": [at, at + size]}
             at += size
@@ -112,12 +113,11 @@ def stack(file, path):
         text += b" " * (-len(text) % 8)
         with open(path, "wb") as to:
             to.write(len(text).to_bytes(8, "little") + text)
-            for tensors in alike.values():
-                for _ in range(STACK):
-                    for tensor in tensors:
-                        begin, end = tensor["data_offsets"]
-                        f.seek(start + begin)
-                        to.write(f.read(end - begin))
+            for tensors in COPIES * list(alike.values()):
+                for tensor in tensors:
+                    begin, end = tensor["data_offsets"]
+                    f.seek(start + begin)
+                    to.write(f.read(end - begin))
 
 
 def verdict(value, bar):

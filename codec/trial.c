@@ -9,7 +9,7 @@
 #define TRIAL_PIECES 2
 /* Bytes of each place for a quick try, four times that by place of byte, where repetitions show
  * best; and how near to the best its result must come. */
-#define QUICK_BYTES  (8u * 1024u)
+#define QUICK_BYTES  (4u * 1024u)
 #define QUICK_MARGIN 1.06
 
 /* Parts of the tensor that codecs are compared on. */

@@ -8,7 +8,7 @@
 
 #include "writer/patience.h"
 
-#define STEP (1u << 20)
+#define STEP (128u << 10)
 /* How far hasher and encoder may be apart: enough to hide the pauses of either, and to
  * read ahead for the encoder. */
 #define LEAD (64u << 20)
