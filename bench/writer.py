@@ -30,7 +30,7 @@ import timeleft
 BARS = {"lossless": 400, "lossy": 60}  # MB of source, and millions of weights, a second
 SPEED_UP = 1.8
 COPIES = 8
-LONGER = 6
+LONGER = {"lossless": 24, "lossy": 6}
 MODES = {"lossless": ["--lossless"], "lossy": []}
 
 
@@ -162,21 +162,21 @@ def efforts(build, source, out, wanted):
 
 def times_left(build, source, work, out):
     """What the bar foretells, in runs of about a minute on one core."""
-    longer, rows = f"{work}/longer", []
-    os.makedirs(longer)
-    for name in os.listdir(source):
-        for i in range(LONGER):
-            os.link(f"{source}/{name}", f"{longer}/{i}-{name[6:11]}.safetensors")
+    rows = []
     print("  time left")
     for mode, options in MODES.items():
+        longer = f"{work}/longer-{mode}"
+        os.makedirs(longer)
+        for name in os.listdir(source):
+            for i in range(LONGER[mode]):
+                os.link(f"{source}/{name}", f"{longer}/{i}-{name[6:11]}.safetensors")
         for jobs in (1, 2):
-            shutil.rmtree(out, ignore_errors=True)
             command = [f"{build}/mkhct", f"-j{jobs}", *options, longer, out]
             found = timeleft.judge(*timeleft.record(command))
             rows.append({"mode": mode, "jobs": jobs, "time_left": found})
             print(f"  {mode:8} {jobs:3} {timeleft.line_of(found)}", flush=True)
-    shutil.rmtree(out)
-    shutil.rmtree(longer)
+            shutil.rmtree(out)
+        shutil.rmtree(longer)
     return rows
 
 
