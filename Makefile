@@ -56,7 +56,7 @@ endif
 pkg = $(shell $(PKG) $(1) 2>/dev/null)
 FUSE_CFLAGS    := $(call pkg,--cflags $(FUSE_PKGS))
 ENCODER_CFLAGS := $(call pkg,--cflags $(FFTW_PKGS) $(LAPACK_PKGS))
-CODEC_LIBS     := $(call pkg,--libs $(CODEC_PKGS)) -lm -pthread
+CODEC_LIBS     := $(call pkg,--libs $(CODEC_PKGS)) -lm -pthread -ldl
 FUSE_LIBS      := $(call pkg,--libs $(FUSE_PKGS))
 LAPACK_LIBS    := $(call pkg,--libs $(LAPACK_PKGS))
 # OpenBLAS starts threads as soon as it is loaded: only a program that calls it should.
@@ -67,7 +67,7 @@ endif
 
 # What only encodes, and may need FFTW and LAPACK: libhctenc.  The rest of codec/ is libhct.
 ENCODER_SRC := $(addprefix codec/, \
-                 appender.c census.c check.c check_chunk.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
+                 accelerator.c appender.c census.c check.c check_chunk.c coef_plan.c cut.c cut_avx512.c dct.c dct_tiles.c dct_tiles_avx2.c \
                  dct_tiles_avx512.c encoder.c int4.c judge.c lowrank_plan.c matrix.c plan.c rank.c repeats.c \
                  split_encode.c split_plan.c svd.c tcq_classes.c tcq_encode.c \
                  tcq_encode_avx512.c tcq_fit.c tcq_layers.c tcq_plan.c tcq_sample.c trial.c viterbi.c \
@@ -78,16 +78,26 @@ HCTFS_SRC  := fs/hctfs.c $(wildcard fs/fuse_*.c)
 HCT_SRC    := fs/hct.c $(wildcard fs/hct_*.c)
 WRITER_SRC := $(filter-out writer/mkhct.c,$(wildcard writer/*.c))
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+GPU_SRC    := $(wildcard gpu/*.cu)
+GPU_TEST   := $(wildcard tests/gpu/test_*.c)
+EMULATOR   := $(wildcard tests/gpu/emulator/*.cc)
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC  := $(wildcard bench/*.c)
-BENCH_MAIN := $(addprefix bench/,lossless.c lossy.c)
+BENCH_MAIN := $(addprefix bench/,lossless.c lossy.c gpu.c)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 PROGRAMS := $(B)/mkhct $(B)/hctfs $(B)/hct
 LIBS     := $(addprefix $(B)/,libhct.a libhct.so libhctenc.a libhctenc.so)
 
-all: $(PROGRAMS) $(LIBS) ## the programs and libraries, in build/ (the default)
+# The plug-in for NVIDIA's GPUs is made where CUDA's compiler is; GPU= leaves it out.
+NVCC      ?= nvcc
+CXX       ?= c++
+GPU       ?= $(if $(shell command -v $(NVCC) 2>/dev/null),1)
+GPU_ARCHS ?= 75 80 86 89 90
+PLUGIN    := $(if $(GPU),$(B)/libhct_cuda.so)
+
+all: $(PROGRAMS) $(LIBS) $(PLUGIN) ## the programs and libraries, in build/ (the default)
 
 # A variant that needs more than the baseline instruction set is named for it.
 SIMD_avx2   := -mavx2 -mbmi2 -mpopcnt
@@ -137,6 +147,31 @@ $(B)/hctfs: $(call obj,$(HCTFS_SRC) $(FS_SRC)) $(B)/libhct.a
 $(B)/hct: $(call obj,$(HCT_SRC) $(FS_SRC)) $(B)/libhct.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(CODEC_LIBS)
 
+# No contraction on the GPU, too: it decodes to the same bytes.
+GPU_ARCH_FLAGS := $(foreach a,$(GPU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+                  -gencode arch=compute_$(lastword $(GPU_ARCHS)),code=compute_$(lastword $(GPU_ARCHS))
+NVCC_FLAGS := -std=c++17 -O3 -lineinfo --fmad=false -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra
+$(B)/obj/%.cu.o: %.cu $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) $(GPU_ARCH_FLAGS) $(NVCCFLAGS) -MMD -MF $(@:.o=.d) -c -o $@ $<
+
+$(B)/libhct_cuda.so: $(patsubst %,$(B)/obj/%.o,$(GPU_SRC)) gpu/plugin.map
+	$(call say,LD,$@)$(NVCC) -shared -o $@ $(filter %.o,$^) -cudart static -ldl \
+		-Xlinker --version-script=gpu/plugin.map
+
+# The same sources, compiled as C++ for an emulator of CUDA on the CPU: for tests.
+CXX_FLAGS = -std=gnu++17 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -I. -Itests/gpu/emulator \
+            -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(if $(WERROR),-Werror) -MMD -MP
+EMULATED := $(B)/tests/gpu/libhct_cuda.so
+EMULATED_OBJ := $(patsubst %,$(B)/obj/emulated/%.o,$(GPU_SRC) $(EMULATOR))
+$(B)/obj/emulated/%.o: % $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)$(CXX) $(CXX_FLAGS) $(CPPFLAGS) $(CFLAGS) -x c++ -c -o $@ $<
+
+$(EMULATED): $(EMULATED_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CXX) -shared $(CFLAGS) $(LDFLAGS) -o $@ $^ $(call pkg,--libs $(FFTW_PKGS)) -pthread -ldl
+
 # Unit tests: one program for each module, linked with everything but the mains.
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRC))
 $(UNIT_BIN): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(ENCODER)
@@ -144,8 +179,14 @@ $(UNIT_BIN): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(FS_SRC) $(WRITER
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(WRITER_LIBS) $(ENCODER_LIBS) $(CODEC_LIBS)
 
 SUITE ?=
-unit: $(UNIT_BIN) ## the unit tests
-	@V='$(V)' tests/run-unit.sh $(or $(SUITE),unit) $(UNIT_BIN)
+GPU_BIN := $(patsubst tests/gpu/%.c,$(B)/tests/gpu/%,$(GPU_TEST))
+$(GPU_BIN): $(B)/tests/gpu/%: $(B)/obj/tests/gpu/%.o $(call obj,$(FS_SRC) $(WRITER_SRC)) $(ENCODER) | $(EMULATED)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(WRITER_LIBS) $(ENCODER_LIBS) $(CODEC_LIBS) -ldl
+
+# HCT_TEST_PLUGIN: the emulated one.
+unit: $(UNIT_BIN) $(GPU_BIN) ## the unit tests
+	@V='$(V)' HCT_TEST_PLUGIN='$(abspath $(EMULATED))' tests/run-unit.sh $(or $(SUITE),unit) $(UNIT_BIN) $(GPU_BIN)
 
 # End-to-end tests, with Python packages of fixed versions.  ARGS goes to pytest.
 VENV := build/venv
@@ -158,7 +199,7 @@ $(VENV)/done: tests/e2e/requirements.txt
 	$(Q)$(@D)/bin/python $(PIP) -r $<
 	@touch $@
 
-e2e: all $(VENV)/done ## the end-to-end tests, through real mounts; ARGS='-k mount' picks some
+e2e: all $(EMULATED) $(VENV)/done ## the end-to-end tests, through real mounts; ARGS='-k mount' picks some
 	$(Q)$(call PYTEST,$(VENV)) tests/e2e $(ARGS)
 
 # PyPI's own torch for Linux brings gigabytes of CUDA.  The CPU build comes from where pip is
@@ -193,8 +234,8 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: ## unit and end-to-end tests under ASan and UBSan
 	@if echo 'int main(void) { return 0; }' | $(CC) $(SANITIZE) -x c -o /dev/null - 2>/dev/null; \
 	then flags='CFLAGS=-O1 -g -fno-omit-frame-pointer $(SANITIZE)'; bad=0; \
-	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=unit-sanitized unit || bad=1; \
-	     $(MAKE) B=$(B)/sanitize "$$flags" SUITE=e2e-sanitized e2e || bad=1; exit $$bad; \
+	     $(MAKE) B=$(B)/sanitize GPU= "$$flags" SUITE=unit-sanitized unit || bad=1; \
+	     $(MAKE) B=$(B)/sanitize GPU= "$$flags" SUITE=e2e-sanitized e2e || bad=1; exit $$bad; \
 	else echo 'sanitize: skipped, $(CC) cannot link $(SANITIZE)'; fi
 
 # libFuzzer comes with clang.
@@ -243,7 +284,7 @@ $(BENCH_BIN): $(B)/bench_%: $(B)/obj/bench/%.o $(call obj,$(filter-out $(BENCH_M
 bench: all $(BENCH_BIN) ## benchmarks, some minutes; ONLY='frontier peers' picks groups, QUICK=1 does less of each
 	$(Q)HCT_BUILD='$(abspath $(B))' PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' bench/run.sh
 
-PUBLIC_HEADERS := $(addprefix codec/,hct.h dtype.h error.h metrics.h reader.h safetensors.h) \
+PUBLIC_HEADERS := $(addprefix codec/,hct.h backend.h dtype.h error.h metrics.h reader.h safetensors.h) \
                   $(addprefix codec/,hctenc.h appender.h dct.h encoder.h)
 MAN := $(wildcard writer/*.[1-8] fs/*.[1-8])
 
@@ -263,6 +304,8 @@ install: all $(B)/libhct.pc $(B)/libhctenc.pc ## programs, libraries, manual pag
 		ln -sf $$so.$(VERSION) $$so.$(SOVERSION) && ln -sf $$so.$(SOVERSION) $$so || exit 1; done
 	$(Q)install -m 644 $(B)/libhct.pc $(B)/libhctenc.pc '$(DESTDIR)$(libdir)/pkgconfig'
 	$(Q)install -m 644 $(PUBLIC_HEADERS) '$(DESTDIR)$(includedir)/hct'
+	$(Q)if [ '$(PLUGIN)' ]; then install -m 755 $(PLUGIN) '$(DESTDIR)$(libdir)' && \
+		sed 's|"codec/error.h"|"error.h"|' gpu/hct_gpu.h >'$(DESTDIR)$(includedir)/hct/hct_gpu.h'; fi
 	$(Q)for page in $(MAN); do install -D -m 644 $$page "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 	$(Q)for p in mkhct hctfs hct; do install -m 644 contrib/completion.bash "$(DESTDIR)$(bashcompdir)/$$p"; done
 	$(Q)install -m 644 contrib/completion.zsh '$(DESTDIR)$(zshcompdir)/_hctfs'
@@ -271,12 +314,13 @@ uninstall: ## removes what install put there
 	$(Q)rm -f $(patsubst $(B)/%,'$(DESTDIR)$(bindir)'/%,$(PROGRAMS)) '$(DESTDIR)$(zshcompdir)/_hctfs'
 	$(Q)for lib in libhct libhctenc; do rm -f '$(DESTDIR)$(libdir)'/$$lib.a '$(DESTDIR)$(libdir)'/$$lib.so* \
 		'$(DESTDIR)$(libdir)'/pkgconfig/$$lib.pc; done
+	$(Q)rm -f '$(DESTDIR)$(libdir)/libhct_cuda.so'
 	$(Q)rm -rf '$(DESTDIR)$(includedir)/hct'
 	$(Q)for page in $(MAN); do rm -f "$(DESTDIR)$(mandir)/man$${page##*.}/$${page##*/}"; done
 	$(Q)for p in mkhct hctfs hct; do rm -f "$(DESTDIR)$(bashcompdir)/$$p"; done
 
 clean: ## removes what was built; the Python environments and the model stay
-	rm -rf $(PROGRAMS) $(LIBS) $(BENCH_BIN) $(addprefix $(B)/,obj tests sanitize fuzz quickstart libhct.pc libhctenc.pc flags)
+	rm -rf $(PROGRAMS) $(LIBS) $(B)/libhct_cuda.so $(BENCH_BIN) $(addprefix $(B)/,obj tests sanitize fuzz quickstart libhct.pc libhctenc.pc flags)
 
 distclean: ## removes build/ as a whole
 	rm -rf build $(B)
@@ -291,4 +335,5 @@ FORCE:
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(patsubst %.o,%.d,$(call obj,$(CODEC_SRC) $(ENCODER_SRC) $(FS_SRC) $(HCTFS_SRC) $(HCT_SRC) $(WRITER_SRC) \
-         writer/mkhct.c $(UNIT_SRC) $(FUZZ_SRC) $(BENCH_SRC)))
+         writer/mkhct.c $(UNIT_SRC) $(GPU_TEST) $(FUZZ_SRC) $(BENCH_SRC))) \
+         $(EMULATED_OBJ:.o=.d) $(patsubst %,$(B)/obj/%.d,$(GPU_SRC))

@@ -14,7 +14,7 @@ build=${HCT_BUILD:-build}
 models=${HCT_MODELS:-../shared/models}
 python=${PYTHON:-python3}
 work=$build/bench
-groups='lossless mount writer frontier peers gaussian effort layers transforms tiles dct spectral mixed encoders
+groups='lossless mount writer gpu frontier peers gaussian effort layers transforms tiles dct spectral mixed encoders
 	lowrank adaptive importance policies scaling'
 quick=()
 failed=''
@@ -90,6 +90,19 @@ writer() {
 		"$build/bench_lossless" "$model" --dtype bf16 --repeat 1 --write "$work/bf16.safetensors" >/dev/null
 	"$python" -B bench/writer.py "$build" "$work/bf16.safetensors" "$work" --json "$work/writer.json" \
 		${quick[@]+"${quick[@]}"}
+}
+
+# A quarter of a gigabyte of matrices, compressed in both ways.
+gpu() {
+	[ -e "$work/bf16.safetensors" ] ||
+		"$build/bench_lossless" "$model" --dtype bf16 --repeat 1 --write "$work/bf16.safetensors" >/dev/null
+	mkdir -p "$work/gpu/source"
+	"$python" -B -c 'import sys; sys.path.insert(0, "bench"); import writer; writer.stack(*sys.argv[1:])' \
+		"$work/bf16.safetensors" "$work/gpu/source/model.safetensors"
+	"$build/mkhct" -q --lossless "$work/gpu/source" "$work/gpu/lossless"
+	"$build/mkhct" -q "$work/gpu/source" "$work/gpu/lossy"
+	"$build/bench_gpu" "$work"/gpu/{lossless,lossy}/model.safetensors.hct ${quick[@]+"${quick[@]}"}
+	rm -r "$work/gpu"
 }
 
 # Groups of bench_lossy: DTYPE GROUP OPTION...
@@ -170,6 +183,7 @@ if wanted mount; then
 	timed bench/mount.sh "$work/bf16.safetensors" "$work"
 fi
 if wanted writer; then timed writer; fi
+if wanted gpu; then timed gpu; fi
 for dtype in f32 bf16; do
 	if wanted frontier; then timed lossy "$dtype" frontier; fi
 	if wanted peers; then

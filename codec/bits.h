@@ -16,23 +16,23 @@ struct hct_bit_reader {
 };
 
 /* At least 57 bits from the current one on. */
-static inline uint64_t hct_bits_peek(const struct hct_bit_reader *r)
+HCT_INLINE uint64_t hct_bits_peek(const struct hct_bit_reader *r)
 {
 	return hct_load64(r->data + r->at / 8) >> r->at % 8;
 }
 
 /* Zeros before a one, at most limit (below 57); the one is taken too unless the limit was
  * reached. */
-static inline unsigned hct_bits_unary(struct hct_bit_reader *r, unsigned limit)
+HCT_INLINE unsigned hct_bits_unary(struct hct_bit_reader *r, unsigned limit)
 {
-	unsigned n = (unsigned)__builtin_ctzll(hct_bits_peek(r) | (uint64_t)1 << limit);
+	unsigned n = hct_ctz64(hct_bits_peek(r) | (uint64_t)1 << limit);
 
 	r->at += n + (n < limit);
 	return n;
 }
 
 /* count bits, at most 32. */
-static inline uint32_t hct_bits_take(struct hct_bit_reader *r, unsigned count)
+HCT_INLINE uint32_t hct_bits_take(struct hct_bit_reader *r, unsigned count)
 {
 	uint64_t v = hct_bits_peek(r) & (((uint64_t)1 << count) - 1);
 
@@ -47,7 +47,7 @@ struct hct_bit_writer {
 };
 
 /* count bits, at most 56. */
-static inline void hct_bits_put(struct hct_bit_writer *w, uint64_t v, unsigned count)
+HCT_INLINE void hct_bits_put(struct hct_bit_writer *w, uint64_t v, unsigned count)
 {
 	uint8_t *p = w->data + w->at / 8;
 
@@ -56,12 +56,12 @@ static inline void hct_bits_put(struct hct_bit_writer *w, uint64_t v, unsigned c
 }
 
 /* n zeros, and a one unless n is the limit. */
-static inline void hct_bits_put_unary(struct hct_bit_writer *w, unsigned n, unsigned limit)
+HCT_INLINE void hct_bits_put_unary(struct hct_bit_writer *w, unsigned n, unsigned limit)
 {
 	hct_bits_put(w, n < limit ? (uint64_t)1 << n : 0, n + (n < limit));
 }
 
-static inline size_t hct_bits_bytes(size_t bits)
+HCT_INLINE size_t hct_bits_bytes(size_t bits)
 {
 	return (bits + 7) / 8;
 }

@@ -7,19 +7,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "inline.h"
+
 /* Bits of a class in the map. */
-static inline unsigned hct_class_bits(unsigned class_count)
+HCT_INLINE unsigned hct_class_bits(unsigned class_count)
 {
-	return class_count > 1 ? 32u - (unsigned)__builtin_clz(class_count - 1) : 0;
+	return class_count > 1 ? 32u - hct_clz32(class_count - 1) : 0;
 }
 
-static inline size_t hct_class_runs(unsigned run_log2, size_t groups)
+HCT_INLINE size_t hct_class_runs(unsigned run_log2, size_t groups)
 {
 	return (groups + ((size_t)1 << run_log2) - 1) >> run_log2;
 }
 
 /* Bytes of the map of a segment. */
-static inline size_t hct_class_map_bytes(unsigned class_count, unsigned run_log2, size_t groups)
+HCT_INLINE size_t hct_class_map_bytes(unsigned class_count, unsigned run_log2, size_t groups)
 {
 	return (hct_class_runs(run_log2, groups) * hct_class_bits(class_count) + 7) / 8;
 }

@@ -59,6 +59,8 @@ struct hct_task {
 	struct hct_scratch *scratch;
 };
 
+struct hct_flat_list;
+
 struct hct_codec {
 	uint16_t id;
 	const char *name;
@@ -69,6 +71,14 @@ struct hct_codec {
 	void (*free_tables)(void *tables);
 	/* Writes end - begin bytes to dst.  On error *why is a constant phrase. */
 	hct_error (*decode)(const struct hct_task *task, uint8_t *dst, const char **why);
+	/* For devices (flat.h); both NULL for codecs that these do not decode.  The tables to out,
+	 * of flat_bytes; */
+	size_t (*flat_bytes)(const void *tables);
+	void (*flatten)(const void *tables, void *out);
+	/* Appends the segments of a whole chunk to a list, which on error is as it was.
+	 * HCT_ERR_UNSUPPORTED for chunks that only the CPU decodes. */
+	hct_error (*list)(const struct hct_task *task, struct hct_flat_list *list,
+			  const char **why);
 };
 
 /* NULL for an unknown id. */

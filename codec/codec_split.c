@@ -6,6 +6,7 @@
 #include "bytes.h"
 #include "classmap.h"
 #include "codec.h"
+#include "flat.h"
 #include "gaps.h"
 #include "join.h"
 #include "onepass.h"
@@ -163,6 +164,13 @@ static hct_error open_segment(const struct job *j, size_t i, size_t *at, size_t 
 	return HCT_OK;
 }
 
+/* Of the first element of segment i. */
+static uint32_t column_of(const struct job *j, size_t i)
+{
+	return (uint32_t)((j->task->offset / j->layout->unit + i * j->segment_elements) %
+			  j->tables->join.period);
+}
+
 /* Makes a segment that open_segment found ready for decoding. */
 static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
 {
@@ -176,8 +184,7 @@ static hct_error start_segment(const struct job *j, size_t i, struct segment *s)
 	s->rans.classes = x->classes;
 	s->rans.run_log2 = x->t.run_log2;
 	s->rans.map = s->map;
-	s->column = (uint32_t)((j->task->offset / j->layout->unit + i * j->segment_elements) %
-			       x->join.period);
+	s->column = column_of(j, i);
 	if (hct_class_map_unpack(map, x->t.class_count, x->t.run_log2, s->groups, s->map))
 		return corrupt(j, "a class that its tensor does not have");
 	return HCT_OK;
@@ -411,32 +418,43 @@ static hct_error run(struct job *j, size_t begin, size_t end, uint8_t *dst, uint
 	return ready ? run_segments(j, s, 1) : HCT_OK;
 }
 
-static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **why)
+/* Checks the head of a chunk. */
+static hct_error open_job(struct job *j, const struct hct_task *task, const char **why)
 {
 	const struct tables *x = task->tables;
 	const struct hct_layout *l = x->t.layout;
-	size_t buffers = 2 * (BLOCK_GROUPS * HCT_GROUP + MAX_GROUPS), tail_bytes, begin, end;
-	struct job j = {.task = task,
-			.tables = x,
-			.layout = l,
-			.payload = task->layers[0].data,
-			.elements = task->length / l->unit,
-			.segment_elements = (size_t)1 << x->t.segment_log2,
-			.rans = hct_rans_decoder(task->scratch->simd),
-			.join = hct_joiner(task->scratch->simd, l),
-			.onepass = hct_onepass_find(task->scratch->simd, l),
-			.why = why};
 	size_t length = task->layers[0].length;
-	uint8_t *scratch, *aside = NULL;
-	hct_error e;
 
+	*j = (struct job){.task = task,
+			  .tables = x,
+			  .layout = l,
+			  .payload = task->layers[0].data,
+			  .elements = task->length / l->unit,
+			  .segment_elements = (size_t)1 << x->t.segment_log2,
+			  .why = why};
 	if (task->length % l->unit)
-		return corrupt(&j, "a chunk that is not whole elements");
-	j.segment_count = (j.elements + j.segment_elements - 1) / j.segment_elements;
-	if (length < HCT_SPLIT_HEAD_BYTES + j.segment_count * HCT_SPLIT_SEGMENT_BYTES ||
-	    hct_load32(j.payload + 4) >
-		    length - HCT_SPLIT_HEAD_BYTES - j.segment_count * HCT_SPLIT_SEGMENT_BYTES)
-		return corrupt(&j, "a payload that is too short");
+		return corrupt(j, "a chunk that is not whole elements");
+	j->segment_count = (j->elements + j->segment_elements - 1) / j->segment_elements;
+	if (length < HCT_SPLIT_HEAD_BYTES + j->segment_count * HCT_SPLIT_SEGMENT_BYTES ||
+	    hct_load32(j->payload + 4) >
+		    length - HCT_SPLIT_HEAD_BYTES - j->segment_count * HCT_SPLIT_SEGMENT_BYTES)
+		return corrupt(j, "a payload that is too short");
+	return HCT_OK;
+}
+
+static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **why)
+{
+	const struct hct_layout *l = ((const struct tables *)task->tables)->t.layout;
+	size_t buffers = 2 * (BLOCK_GROUPS * HCT_GROUP + MAX_GROUPS), tail_bytes, begin, end;
+	uint8_t *scratch, *aside = NULL;
+	struct job j;
+	hct_error e = open_job(&j, task, why);
+
+	if (e)
+		return e;
+	j.rans = hct_rans_decoder(task->scratch->simd);
+	j.join = hct_joiner(task->scratch->simd, l);
+	j.onepass = hct_onepass_find(task->scratch->simd, l);
 	/* A range that does not fall on groups is decoded aside and copied. */
 	begin = task->begin / l->unit / HCT_GROUP * HCT_GROUP;
 	end = (task->end + l->unit - 1) / l->unit;
@@ -458,9 +476,100 @@ static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **
 	return e;
 }
 
+/* For devices --------------------------------------------------------------------------- */
+
+static size_t flat_bytes(const void *tables)
+{
+	const struct tables *x = tables;
+	size_t n = sizeof(struct hct_flat_split) + x->t.class_count * sizeof x->classes[0].wide +
+		   (x->join.period + HCT_GROUP) * sizeof *x->shifts;
+
+	return (n + 15) & ~(size_t)15;
+}
+
+static void flatten(const void *tables, void *out)
+{
+	const struct tables *x = tables;
+	struct hct_flat_split *f = out;
+	size_t bytes = flat_bytes(tables);
+	uint32_t *wide = (uint32_t *)(f + 1);
+
+	memset(out, 0, bytes);
+	*f = (struct hct_flat_split){.bytes = (uint32_t)bytes,
+				     .class_count = x->t.class_count,
+				     .run_log2 = x->t.run_log2,
+				     .unit = x->t.layout->unit,
+				     .exponent_bits = x->t.layout->exponent_bits,
+				     .period = x->join.period,
+				     .wide_at = sizeof *f};
+	memcpy(f->rare, x->t.rare, sizeof f->rare);
+	for (unsigned k = 0; k < x->t.class_count; k++)
+		for (unsigned i = 0; i < HCT_RANS_TOTAL; i++) {
+			uint32_t w = x->classes[k].wide[i];
+
+			*wide++ = (w & 255) | (uint32_t)x->join.head[w >> 16] << 8 |
+				  (w >> 8 & 255) << 24;
+		}
+	f->shifts_at = (uint32_t)((uint8_t *)wide - (uint8_t *)out);
+	memcpy(wide, x->shifts, (x->join.period + HCT_GROUP) * sizeof *x->shifts);
+}
+
+/* Lists segment i, which begins at *at of the payload. */
+static hct_error list_segment(const struct job *j, size_t i, size_t *at, size_t limit,
+			      struct hct_flat_list *list)
+{
+	uint64_t begin = list->in[0] + *at;
+	struct hct_flat_split_segment *f;
+	struct segment s;
+	hct_error e = open_segment(j, i, at, limit, &s);
+
+	if (e)
+		return e;
+	f = hct_flat_add_split(list);
+	if (!f)
+		return HCT_ERR_NOMEM;
+	f->part.at = begin;
+	f->part.a = (uint32_t)(s.rans.sub[0].end - s.rans.sub[0].p);
+	f->part.b = (uint32_t)(s.rans.sub[1].end - s.rans.sub[1].p);
+	f->part.x = (uint32_t)s.exception_bytes;
+	f->tail = list->in[0] + (uint64_t)(s.tail - j->payload);
+	f->out = list->out + i * j->segment_elements * j->layout->unit;
+	f->elements = (uint32_t)s.elements;
+	f->column = column_of(j, i);
+	f->item = list->item;
+	return HCT_OK;
+}
+
+/* What decode() finds wrong before it decodes is found here, too.  A tail that is compressed is
+ * the CPU's. */
+static hct_error list(const struct hct_task *task, struct hct_flat_list *list, const char **why)
+{
+	size_t at, limit, count = list->split_count;
+	struct job j;
+	hct_error e = open_job(&j, task, why);
+
+	if (e)
+		return e;
+	if (j.payload[0] == HCT_TAIL_ZSTD || task->begin || task->end != task->length)
+		return HCT_ERR_UNSUPPORTED;
+	e = open_tail(&j, hct_load32(j.payload + 4), NULL);
+	at = HCT_SPLIT_HEAD_BYTES + j.segment_count * HCT_SPLIT_SEGMENT_BYTES;
+	limit = task->layers[0].length - hct_load32(j.payload + 4);
+	for (size_t i = 0; i < j.segment_count && !e; i++)
+		e = list_segment(&j, i, &at, limit, list);
+	if (!e && at != limit)
+		e = corrupt(&j, "bytes that belong to no segment");
+	if (e)
+		list->split_count = count;
+	return e;
+}
+
 const struct hct_codec hct_codec_split = {.id = HCT_CODEC_SPLIT,
 					  .name = "split",
 					  .max_layers = 1,
 					  .open_tables = open_tables,
 					  .free_tables = free_tables,
-					  .decode = decode};
+					  .decode = decode,
+					  .flat_bytes = flat_bytes,
+					  .flatten = flatten,
+					  .list = list};

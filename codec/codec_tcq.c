@@ -5,6 +5,7 @@
 #include "bytes.h"
 #include "codec.h"
 #include "dequant.h"
+#include "flat.h"
 #include "idct.h"
 #include "split.h"
 #include "tcq.h"
@@ -176,11 +177,18 @@ static hct_error open_part(const struct job *j, unsigned layer, size_t i, size_t
 	return HCT_OK;
 }
 
+/* Of the first element of a segment. */
+static uint32_t column_of(const struct job *j, const struct segment *s)
+{
+	return (uint32_t)((j->task->offset / j->tables->unit + s->base) % j->tables->columns);
+}
+
 /* Makes a layer of a segment that open_part found ready for decoding. */
 static hct_error start_part(const struct job *j, unsigned layer, struct segment *s, uint8_t *map)
 {
 	const struct layer *l = &j->tables->layers[layer];
 	struct part *p = &s->parts[layer];
+	const char *wrong;
 
 	for (unsigned sub = 0; sub < 2; sub++)
 		for (unsigned lane = 0; lane < HCT_LANES; lane++)
@@ -190,10 +198,17 @@ static hct_error start_part(const struct job *j, unsigned layer, struct segment 
 		return corrupt(j, "a class that its tensor does not have");
 	p->tcq.rans.map = map;
 	p->tcq.rans.run_log2 = l->t.run_log2;
-	p->tcq.column =
-		(uint32_t)((j->task->offset / j->tables->unit + s->base) % j->tables->columns);
-	return hct_tcq_exceptions_start(&p->exceptions, p->listed, p->listed_bytes, s->elements,
-					j->why);
+	p->tcq.column = column_of(j, s);
+	wrong = hct_tcq_exceptions_start(&p->exceptions, p->listed, p->listed_bytes, s->elements);
+	return wrong ? corrupt(j, wrong) : HCT_OK;
+}
+
+/* Reads the next exception of a layer of a segment. */
+static hct_error next_exception(const struct job *j, struct hct_tcq_exceptions *x)
+{
+	const char *wrong = hct_tcq_exceptions_next(x);
+
+	return wrong ? corrupt(j, wrong) : HCT_OK;
 }
 
 /* Adds the exceptions of groups from g on to their values. */
@@ -208,7 +223,7 @@ static hct_error add_exceptions(const struct job *j, unsigned layer, struct segm
 	while (x->at < first + n && !e) {
 		if (x->at >= first)
 			values[x->at - first] += (float)x->e * step;
-		e = hct_tcq_exceptions_next(x, j->why);
+		e = next_exception(j, x);
 	}
 	return e;
 }
@@ -232,7 +247,7 @@ static hct_error patch_exceptions(const struct job *j, struct segment *s, size_t
 			hct_dequant_scalar.narrow[j->tables->dtype](&v, 1,
 								    elements + i * j->tables->unit);
 		}
-		e = hct_tcq_exceptions_next(x, j->why);
+		e = next_exception(j, x);
 	}
 	return e;
 }
@@ -444,6 +459,16 @@ static hct_error run_segments(const struct job *j, struct segment *s, size_t cou
 	return e;
 }
 
+/* Says what segment i holds. */
+static void place_segment(const struct job *j, size_t i, struct segment *s)
+{
+	s->base = i * j->segment_elements;
+	s->elements = j->elements - s->base;
+	if (s->elements > j->segment_elements)
+		s->elements = j->segment_elements;
+	s->groups = (s->elements + HCT_GROUP - 1) / HCT_GROUP;
+}
+
 /* Finds all layers of segment i and, when it is wanted, makes them ready. */
 static hct_error open_segment(const struct job *j, size_t i, size_t at[HCT_TCQ_MAX_LAYERS],
 			      struct segment *s, uint8_t (*maps)[MAX_GROUPS], int *wanted)
@@ -451,11 +476,7 @@ static hct_error open_segment(const struct job *j, size_t i, size_t at[HCT_TCQ_M
 	hct_error e = HCT_OK;
 	size_t end;
 
-	s->base = i * j->segment_elements;
-	s->elements = j->elements - s->base;
-	if (s->elements > j->segment_elements)
-		s->elements = j->segment_elements;
-	s->groups = (s->elements + HCT_GROUP - 1) / HCT_GROUP;
+	place_segment(j, i, s);
 	for (unsigned l = 0; l < j->task->layer_count && !e; l++)
 		e = open_part(j, l, i, &at[l], s);
 	*wanted = j->begin < s->base + s->elements && j->end > s->base;
@@ -468,21 +489,39 @@ static hct_error open_segment(const struct job *j, size_t i, size_t at[HCT_TCQ_M
 	return e;
 }
 
-/* Walks over the segments, decoding those that are wanted. */
-static hct_error run(const struct job *j)
+/* Where the first segment of each layer begins. */
+static hct_error begin_layers(const struct job *j, size_t at[HCT_TCQ_MAX_LAYERS])
 {
-	size_t at[HCT_TCQ_MAX_LAYERS], ready = 0;
-	struct segment s[TOGETHER];
-
 	for (unsigned l = 0; l < j->task->layer_count; l++) {
 		at[l] = j->segment_count * HCT_TCQ_SEGMENT_BYTES;
 		if (j->task->layers[l].length < at[l])
 			return corrupt(j, "a payload that is too short");
 	}
+	return HCT_OK;
+}
+
+/* Whether the last segment of each layer ends where its payload does. */
+static hct_error end_layers(const struct job *j, const size_t at[HCT_TCQ_MAX_LAYERS])
+{
+	for (unsigned l = 0; l < j->task->layer_count; l++)
+		if (at[l] != j->task->layers[l].length)
+			return corrupt(j, "bytes that belong to no segment");
+	return HCT_OK;
+}
+
+/* Walks over the segments, decoding those that are wanted. */
+static hct_error run(const struct job *j)
+{
+	size_t at[HCT_TCQ_MAX_LAYERS], ready = 0;
+	struct segment s[TOGETHER];
+	hct_error e = begin_layers(j, at);
+
+	if (e)
+		return e;
 	for (size_t i = 0; i < j->segment_count; i++) {
 		int wanted;
-		hct_error e = open_segment(j, i, at, &s[ready], j->buffers->maps[ready], &wanted);
 
+		e = open_segment(j, i, at, &s[ready], j->buffers->maps[ready], &wanted);
 		if (!e && wanted && ++ready == TOGETHER) {
 			e = run_segments(j, s, TOGETHER);
 			ready = 0;
@@ -490,10 +529,8 @@ static hct_error run(const struct job *j)
 		if (e)
 			return e;
 	}
-	for (unsigned l = 0; l < j->task->layer_count; l++)
-		if (at[l] != j->task->layers[l].length)
-			return corrupt(j, "bytes that belong to no segment");
-	return ready ? run_segments(j, s, ready) : HCT_OK;
+	e = end_layers(j, at);
+	return !e && ready ? run_segments(j, s, ready) : e;
 }
 
 /* Transforms the bands back and hands them out. */
@@ -592,9 +629,163 @@ static hct_error decode(const struct hct_task *task, uint8_t *dst, const char **
 	return e;
 }
 
+/* For devices --------------------------------------------------------------------------- */
+
+static size_t wide_words(const struct layer *l)
+{
+	return (size_t)2 * HCT_RANS_TOTAL * l->t.column_classes * l->t.row_classes;
+}
+
+/* The words of the stage, in another order of their parts, and with the parity of their table. */
+static void flatten_wide(const struct layer *l, uint32_t *out)
+{
+	for (size_t i = 0; i < wide_words(l); i++) {
+		uint32_t w = l->stage.wide[i], parity = i / HCT_RANS_TOTAL % 2;
+
+		out[i] = (w & 255) | w >> 24 << HCT_FLAT_STATE | (w >> 16 & 31) << 16 |
+			 parity << 21 | (w >> 8 & 255) << 24;
+	}
+}
+
+/* Of the classes of columns. */
+static size_t column_bytes(const struct tables *x, const struct layer *l)
+{
+	return l->stage.columns ? (size_t)x->columns + HCT_GROUP : 0;
+}
+
+static size_t flat_bytes(const void *tables)
+{
+	const struct tables *x = tables;
+	size_t n = sizeof(struct hct_flat_tcq);
+
+	for (unsigned i = 0; i < x->layer_count; i++)
+		n += wide_words(&x->layers[i]) * sizeof(uint32_t) + column_bytes(x, &x->layers[i]);
+	return (n + 15) & ~(size_t)15;
+}
+
+static void flatten(const void *tables, void *out)
+{
+	const struct tables *x = tables;
+	struct hct_flat_tcq *f = out;
+	size_t bytes = flat_bytes(tables), at = sizeof *f;
+
+	memset(out, 0, bytes);
+	f->bytes = (uint32_t)bytes;
+	f->dtype = x->dtype;
+	f->layer_count = x->layer_count;
+	f->columns = x->columns;
+	f->tile_rows_log2 = hct_ctz64(x->tile_rows);
+	f->tile_columns_log2 = hct_ctz64(x->tile_columns);
+	for (unsigned i = 0; i < x->layer_count; i++) {
+		const struct layer *l = &x->layers[i];
+		struct hct_flat_layer *g = &f->layers[i];
+
+		g->column_classes = l->t.column_classes;
+		g->row_classes = l->t.row_classes;
+		g->run_log2 = l->t.run_log2;
+		g->raw_bits = l->t.raw_bits;
+		g->odd = l->stage.odd << HCT_FLAT_STATE;
+		g->step = l->dequant.step;
+		memcpy(g->point, l->dequant.point, sizeof g->point);
+		g->wide_at = (uint32_t)at;
+		flatten_wide(l, (uint32_t *)((uint8_t *)out + at));
+		at += wide_words(l) * sizeof(uint32_t);
+	}
+	/* bytes come behind all words */
+	for (unsigned i = 0; i < x->layer_count; i++) {
+		size_t n = column_bytes(x, &x->layers[i]);
+
+		if (!n)
+			continue;
+		f->layers[i].columns_at = (uint32_t)at;
+		memcpy((uint8_t *)out + at, x->layers[i].stage.columns, n);
+		at += n;
+	}
+}
+
+/* Lists segment i, the layers of which begin at at[] of their payloads. */
+static hct_error list_segment(const struct job *j, size_t i, size_t at[HCT_TCQ_MAX_LAYERS],
+			      struct hct_flat_list *list)
+{
+	struct hct_flat_tcq_segment *f = hct_flat_add_tcq(list);
+	struct segment s;
+
+	if (!f)
+		return HCT_ERR_NOMEM;
+	place_segment(j, i, &s);
+	for (unsigned l = 0; l < j->task->layer_count; l++) {
+		const struct hct_rans_segment *r = &s.parts[l].tcq.rans;
+		hct_error e;
+
+		f->parts[l].at = list->in[l] + at[l];
+		e = open_part(j, l, i, &at[l], &s);
+		if (e)
+			return e;
+		f->parts[l].a = (uint32_t)(r->sub[0].end - r->sub[0].p);
+		f->parts[l].b = (uint32_t)(r->sub[1].end - r->sub[1].p);
+		f->parts[l].x = (uint32_t)s.parts[l].listed_bytes;
+	}
+	f->out = j->idct ? list->values + s.base * sizeof(float)
+			 : list->out + s.base * j->tables->unit;
+	f->elements = (uint32_t)s.elements;
+	f->column = column_of(j, &s);
+	f->item = list->item;
+	f->layers = j->task->layer_count;
+	return HCT_OK;
+}
+
+/* Lists the tiles of a chunk.  Tiles of one row lie in a row as long as the chunk. */
+static hct_error list_tiles(const struct job *j, struct hct_flat_list *list)
+{
+	const struct tables *x = j->tables;
+	struct hct_flat_tiles *f = hct_flat_add_tiles(list);
+
+	if (!f)
+		return HCT_ERR_NOMEM;
+	f->values = list->values;
+	f->out = list->out;
+	f->columns = x->tile_rows > 1 ? x->columns : (uint32_t)j->elements;
+	f->rows = (uint32_t)(j->elements / f->columns);
+	f->tile_rows_log2 = hct_ctz64(x->tile_rows);
+	f->tile_columns_log2 = hct_ctz64(x->tile_columns);
+	f->dtype = x->dtype;
+	return HCT_OK;
+}
+
+/* What decode() finds wrong before it decodes is found here, too. */
+static hct_error list(const struct hct_task *task, struct hct_flat_list *list, const char **why)
+{
+	const struct tables *x = task->tables;
+	size_t at[HCT_TCQ_MAX_LAYERS], band, count = list->tcq_count;
+	struct job j = {.task = task,
+			.tables = x,
+			.segment_elements = (size_t)1 << x->segment_log2,
+			.idct = x->tile_rows * x->tile_columns > 1 ? hct_idct_scalar : NULL,
+			.why = why};
+	hct_error e = measure(&j, &band);
+
+	if (e)
+		return e;
+	if (task->begin || task->end != task->length)
+		return HCT_ERR_UNSUPPORTED;
+	e = begin_layers(&j, at);
+	for (size_t i = 0; i < j.segment_count && !e; i++)
+		e = list_segment(&j, i, at, list);
+	if (!e)
+		e = end_layers(&j, at);
+	if (!e && j.idct)
+		e = list_tiles(&j, list);
+	if (e)
+		list->tcq_count = count;
+	return e;
+}
+
 const struct hct_codec hct_codec_tcq = {.id = HCT_CODEC_TCQ,
 					.name = "tcq",
 					.max_layers = HCT_TCQ_MAX_LAYERS,
 					.open_tables = open_tables,
 					.free_tables = free_tables,
-					.decode = decode};
+					.decode = decode,
+					.flat_bytes = flat_bytes,
+					.flatten = flatten,
+					.list = list};

@@ -21,14 +21,12 @@ void hct_dequant_init(struct hct_dequant *q, const struct hct_tcq_layer *l)
 	}
 }
 
-/* Raw bits: 64 n = 64 (2 (c - 16 2^b) + parity) steps of 1/64 are n steps: both factors are those
- * of the formula times a power of two. */
 INLINE float value(const struct hct_dequant *q, unsigned code, unsigned raw)
 {
-	int c = (int)((code % HCT_TCQ_SYMBOLS) << q->raw_bits | raw);
-	int n = 2 * (c - (HCT_TCQ_ZERO << q->raw_bits)) + (int)(code / HCT_TCQ_SYMBOLS & 1);
+	float v = hct_tcq_raw_value(q->step, q->raw_bits, code / HCT_TCQ_SYMBOLS & 1,
+				    code % HCT_TCQ_SYMBOLS, raw);
 
-	return q->raw_bits ? (float)n * q->step : q->point[code % HCT_TCQ_POINTS];
+	return q->raw_bits ? v : q->point[code % HCT_TCQ_POINTS];
 }
 
 float hct_dequant_value(const struct hct_dequant *q, const uint8_t *codes, const uint8_t *raw,

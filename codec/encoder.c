@@ -14,7 +14,8 @@
 #include "tcq_plan.h"
 #include "widen.h"
 
-/* What hct_encoder_memory says: the largest that was measured is 57 MiB, in low-rank factors. */
+/* What hct_encoder_memory says: the largest that was measured is 57 MiB, in low-rank factors, and
+ * with a GPU there are up to 4 MiB more. */
 #define ENCODER_BYTES ((size_t)64 << 20)
 /* Buffers up to that are kept. */
 #define BUFFER_BYTES (4u << 20)
@@ -35,6 +36,7 @@ hct_error hct_encoder_create(hct_simd simd, hct_encoder **out)
 		return HCT_ERR_NOMEM;
 	e->simd = simd;
 	e->decoding.simd = simd;
+	e->searcher.simd = simd;
 	e->cctx = ZSTD_createCCtx();
 	e->decoding.dctx = ZSTD_createDCtx();
 	if (!e->cctx || !e->decoding.dctx || hct_dct_create(simd, &e->dct)) {
@@ -49,6 +51,7 @@ void hct_encoder_free(hct_encoder *e)
 {
 	if (!e)
 		return;
+	hct_searcher_close(&e->searcher);
 	ZSTD_freeCCtx(e->cctx);
 	ZSTD_freeDCtx(e->decoding.dctx);
 	hct_dct_free(e->dct);
@@ -62,6 +65,12 @@ void hct_encoder_free(hct_encoder *e)
 size_t hct_encoder_memory(void)
 {
 	return ENCODER_BYTES;
+}
+
+void hct_encoder_accelerate(hct_encoder *e, hct_accelerator *a)
+{
+	hct_searcher_close(&e->searcher);
+	e->searcher.gpu = a;
 }
 
 void hct_encoder_watch(hct_encoder *e, int (*watch)(void *arg, uint64_t done), void *arg)

@@ -21,8 +21,9 @@
 extern "C" {
 #endif
 
-typedef struct hct_plan hct_plan;       /* immutable; shared by threads */
-typedef struct hct_encoder hct_encoder; /* scratch memory of one encoding thread */
+typedef struct hct_plan hct_plan;               /* immutable; shared by threads */
+typedef struct hct_encoder hct_encoder;         /* scratch memory of one encoding thread */
+typedef struct hct_accelerator hct_accelerator; /* a GPU; any number of encoders share one */
 
 enum hct_transform {
 	HCT_TRANSFORM_AUTO, /* whichever costs the fewest bits */
@@ -95,6 +96,26 @@ void hct_encoder_free(hct_encoder *e);
  * the goal, plans that it hands out not included (hct_plan_memory).  It reads tensors where they
  * lie. */
 size_t hct_encoder_memory(void);
+
+/* Opens a GPU for encoders, through the plug-in of backend.h: it does the search of the
+ * trellis-coded quantiser, which takes most of their time.  gpu: "auto", or NULL: the first one, if
+ * there is one; "off"; or its number, from 0.  *out is NULL where the CPU does everything.
+ *
+ * The output is the same with and without.  A GPU that finds no memory, or is lost, is not used any
+ * more, at once and for good, by any encoder; log, which may be NULL, gets a line then, once, from
+ * any thread.  With "auto" a missing plug-in or GPU is no error and not logged, and one that is
+ * there and does not work is logged.  Errors: HCT_ERR_ARGUMENT (no such word), HCT_ERR_UNSUPPORTED
+ * (a number, and no such GPU, or no plug-in, or one of another version), HCT_ERR_IO (the GPU
+ * fails), HCT_ERR_NOMEM. */
+hct_error hct_accelerator_open(const char *gpu, void (*log)(void *arg, const char *line), void *arg,
+			       hct_accelerator **out, struct hct_diag *diag);
+/* After all encoders that it was given to.  NULL is allowed. */
+void hct_accelerator_close(hct_accelerator *a);
+/* "cuda:0 (NVIDIA H200)"; lives as long as it does. */
+const char *hct_accelerator_name(const hct_accelerator *a);
+
+/* Gives e a GPU, before its first use; NULL for none, as at the start. */
+void hct_encoder_accelerate(hct_encoder *e, hct_accelerator *a);
 
 /* From now on, while a tensor is planned, watch(arg, done) is called now and then when `done` of
  * its bytes have been looked at, in order: a caller may let their pages go.  With low-rank factors

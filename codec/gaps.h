@@ -10,7 +10,7 @@
 #include "split.h"
 
 /* The parameter that suits `count` gaps between that many elements (a geometric distribution). */
-static inline unsigned hct_gap_rice(size_t elements, size_t count)
+HCT_INLINE unsigned hct_gap_rice(size_t elements, size_t count)
 {
 	size_t mean = elements / (count + 1);
 	unsigned rice = 0;
@@ -21,7 +21,7 @@ static inline unsigned hct_gap_rice(size_t elements, size_t count)
 }
 
 /* gap: below 2^HCT_GAP_BITS. */
-static inline void hct_gap_put(struct hct_bit_writer *w, uint32_t gap, unsigned rice)
+HCT_INLINE void hct_gap_put(struct hct_bit_writer *w, uint32_t gap, unsigned rice)
 {
 	if (gap >> rice < HCT_MAX_QUOTIENT) {
 		hct_bits_put_unary(w, gap >> rice, HCT_MAX_QUOTIENT);
@@ -35,9 +35,9 @@ static inline void hct_gap_put(struct hct_bit_writer *w, uint32_t gap, unsigned 
 /* The gap, in elements, that bits begin with; rice: the parameter of the list, at most
  * HCT_MAX_RICE. Returns how many of them it is, at most 41: what hct_bits_peek gives holds it, and
  * 16 more. */
-static inline unsigned hct_gap_look(uint64_t bits, unsigned rice, size_t *gap)
+HCT_INLINE unsigned hct_gap_look(uint64_t bits, unsigned rice, size_t *gap)
 {
-	unsigned quotient = (unsigned)__builtin_ctzll(bits | (uint64_t)1 << HCT_MAX_QUOTIENT);
+	unsigned quotient = hct_ctz64(bits | (uint64_t)1 << HCT_MAX_QUOTIENT);
 
 	if (quotient == HCT_MAX_QUOTIENT) {
 		*gap = bits >> HCT_MAX_QUOTIENT & ((1u << HCT_GAP_BITS) - 1);

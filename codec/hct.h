@@ -1,8 +1,8 @@
 /* libhct: compressed models as safetensors.
  *
- * Include this one header.  For reading: reader.h.  For writing: encoder.h and
- * appender.h, whose functions are in libhctenc (hctenc.h).  The file format is specified in
- * FORMAT.md.
+ * Include this one header.  For reading: reader.h, and backend.h for many chunks at a time, by all
+ * CPUs or a GPU.  For writing: encoder.h and appender.h, whose functions are in libhctenc
+ * (hctenc.h).  The file format is specified in FORMAT.md.
  *
  * Ownership: what a function creates through `type **out` is freed by the function
  * of the same noun (hct_reader_close, hct_decoder_free ...); pointers that a getter
@@ -18,6 +18,7 @@
 #define HCT_VERSION       "0.1.0"
 
 #include "appender.h"
+#include "backend.h"
 #include "dtype.h"
 #include "encoder.h"
 #include "error.h"

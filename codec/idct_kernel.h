@@ -2,7 +2,8 @@
  *
  *   LANES                 floats of a vector
  *   vec                   the vector
- *   load, store, splat    from and to any address; one value in all lanes
+ *   load, store           from and to any address
+ *   splat                 one value in all lanes
  *   load_parts(p, at)     lanes 4 j to 4 j + 3 from p + at[4 j]
  *   transpose4(x)         of four vectors, in each 4 lanes
  *   swap1, swap4, swap8   swapD(a, b): the upper D of each 2 D lanes of a change places with the
@@ -15,77 +16,10 @@
 #include <string.h>
 
 #include "idct.h"
-#include "idct_tables.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void split(const vec *x, vec *g, vec *h, unsigned half)
-{
-	h[0] = x[1];
-#pragma GCC unroll 64
-	for (unsigned k = 1; k < half; k++)
-		h[k] = x[2 * k + 1] + x[2 * k - 1];
-#pragma GCC unroll 64
-	for (unsigned k = 0; k < half; k++)
-		g[k] = x[2 * k];
-}
-
-INLINE void scale(vec *h, unsigned half)
-{
-#pragma GCC unroll 64
-	for (unsigned k = 0; k < half; k++)
-		h[k] *= splat(hct_idct_c[half - 1 + k]);
-}
-
-INLINE void merge(vec *x, const vec *g, const vec *t, unsigned half)
-{
-#pragma GCC unroll 64
-	for (unsigned k = 0; k < half; k++) {
-		x[k] = g[k] + t[k];
-		x[2 * half - 1 - k] = g[k] - t[k];
-	}
-}
-
-/* T_n of FORMAT.md, lane by lane. */
-#define DEFINE_TRANSFORM(n, half)                                                                  \
-	INLINE void transform##n(vec *x)                                                           \
-	{                                                                                          \
-		vec g[half], h[half];                                                              \
-                                                                                                   \
-		split(x, g, h, half);                                                              \
-		transform##half(h);                                                                \
-		scale(h, half);                                                                    \
-		transform##half(g);                                                                \
-		merge(x, g, h, half);                                                              \
-	}
-
-#define transform1(x) ((void)(x))
-DEFINE_TRANSFORM(2, 1)
-DEFINE_TRANSFORM(4, 2)
-DEFINE_TRANSFORM(8, 4)
-DEFINE_TRANSFORM(16, 8)
-DEFINE_TRANSFORM(32, 16)
-
-INLINE void transform(vec *x, unsigned n)
-{
-	switch (n) {
-	case 2:
-		transform2(x);
-		break;
-	case 4:
-		transform4(x);
-		break;
-	case 8:
-		transform8(x);
-		break;
-	case 16:
-		transform16(x);
-		break;
-	case 32:
-		transform32(x);
-		break;
-	}
-}
+#include "idct_transform.h"
 
 /* LANES columns of n coefficients.  The outermost step of T_n is written out, so that no
  * coefficient is loaded long before its turn: 64 vectors are more than there are registers. */

@@ -4,9 +4,11 @@
 #ifndef HCT_IDCT_TABLES_H
 #define HCT_IDCT_TABLES_H
 
+#include "inline.h"
+
 #define HCT_IDCT_SQRT_HALF 0x1.6a09e6p-1f
 
-static const float hct_idct_c[63] = {
+HCT_CONSTANT float hct_idct_c[63] = {
 	/* N = 2 */
 	0x1.6a09e6p-1f,
 	/* N = 4 */

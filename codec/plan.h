@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "accelerator.h"
 #include "codec.h"
 #include "dct.h"
 #include "encoder.h"
@@ -49,6 +50,7 @@ struct ZSTD_CCtx_s;
 
 struct hct_encoder {
 	hct_simd simd;
+	struct hct_searcher searcher;
 	struct ZSTD_CCtx_s *cctx;
 	uint8_t *payload; /* of the chunk coded last */
 	size_t payload_capacity;

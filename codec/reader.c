@@ -14,6 +14,7 @@
 #include "format.h"
 #include "index.h"
 #include "io.h"
+#include "load.h"
 
 struct hct_reader {
 	int fd;
@@ -399,28 +400,26 @@ static void advise(const hct_reader *r, hct_decoder *d, uint64_t number)
 		begin_to_read(r, d, number + CHUNKS_AHEAD);
 }
 
-/* Reads the wanted extents of a chunk into the decoder's payload buffer and verifies them. */
-static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hct_chunk *c,
-			    struct hct_task *task, uint16_t *codec, uint64_t *digest,
-			    struct hct_diag *diag)
+uint64_t hct_reader_identity(const hct_reader *r)
 {
-	const struct hct_tensor_record *t = &r->x.tensors[c->tensor];
-	size_t need = c->stored_bytes + t->layers * (size_t)HCT_PAYLOAD_PAD, at = 0;
-	int mixed = 0;
-	struct hct_extent ext;
+	return r->x.checksum;
+}
 
-	if (d->payload_capacity < need) {
-		free(d->payload);
-		d->payload = malloc(need);
-		d->payload_capacity = d->payload ? need : 0;
-		if (!d->payload)
-			return chunk_fail(r, c, HCT_ERR_NOMEM, diag, NULL);
-	}
-	advise(r, d, c->number);
-	task->layers_stored = t->layers;
-	task->layer_count = wanted_layers(t, d->layers);
-	for (unsigned l = 0; l < task->layer_count; l++) {
-		uint8_t *p = d->payload + at;
+size_t hct_loaded_bytes(const struct hct_chunk *c)
+{
+	return c->stored_bytes + c->layers * (size_t)HCT_PAYLOAD_PAD;
+}
+
+/* Reads the wanted extents of a chunk one behind the other and verifies them. */
+static hct_error read_extents(const hct_reader *r, unsigned wanted, uint8_t *payload,
+			      struct hct_loaded *out, uint16_t *codec, struct hct_diag *diag)
+{
+	const struct hct_chunk *c = &out->chunk;
+	int mixed = 0;
+
+	out->layer_count = wanted;
+	for (unsigned l = 0; l < wanted; l++) {
+		struct hct_extent ext;
 		uint64_t sum;
 		hct_error e;
 
@@ -429,18 +428,18 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 		if (ext.flags)
 			return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
 					  "an extent flag of a newer version; update hctfs");
-		e = hct_read_at(r->fd, r->name, p, ext.length, ext.offset, diag);
+		e = hct_read_at(r->fd, r->name, payload, ext.length, ext.offset, diag);
 		if (e)
 			return chunk_fail(r, c, e, diag, diag ? diag->text : NULL);
-		memset(p + ext.length, 0, HCT_PAYLOAD_PAD);
-		sum = hct_checksum(p, ext.length);
+		memset(payload + ext.length, 0, HCT_PAYLOAD_PAD);
+		sum = hct_checksum(payload, ext.length);
 		if (sum != ext.checksum)
 			return sum_fail(r, c, HCT_ERR_CHECKSUM, diag, ext.checksum, sum);
-		task->layers[l] = (struct hct_payload){p, ext.length};
+		out->layers[l] = (struct hct_payload){payload, ext.length};
 		mixed |= l && ext.codec != *codec;
 		*codec = ext.codec;
-		*digest = ext.digest;
-		at += ext.length + HCT_PAYLOAD_PAD;
+		out->digest = ext.digest;
+		payload += ext.length + HCT_PAYLOAD_PAD;
 	}
 	if (mixed)
 		return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
@@ -448,77 +447,123 @@ static hct_error load_chunk(const hct_reader *r, hct_decoder *d, const struct hc
 	return HCT_OK;
 }
 
-/* Decodes bytes [begin, end) of a chunk to dst. */
-static hct_error decode_range(const hct_reader *r, hct_decoder *d, uint64_t number, size_t begin,
-			      size_t end, uint8_t *dst, uint64_t *digest, struct hct_diag *diag)
+hct_error hct_loaded_read(const hct_reader *r, hct_decoder *d, uint64_t number, uint8_t *payload,
+			  struct hct_loaded *out, struct hct_diag *diag)
 {
+	const struct hct_chunk *c = &out->chunk;
 	const struct hct_tensor_record *t;
-	const struct hct_codec *codec;
-	struct hct_task task;
-	struct hct_chunk c;
-	const char *why = NULL;
 	uint16_t id = 0;
 	hct_error e;
 
-	hct_reader_chunk(r, number, &c);
-	t = &r->x.tensors[c.tensor];
+	hct_reader_chunk(r, number, &out->chunk);
+	t = &r->x.tensors[c->tensor];
 	if (t->flags)
-		return chunk_fail(r, &c, HCT_ERR_UNSUPPORTED, diag,
+		return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
 				  "a tensor flag of a newer version; update hctfs");
-	e = load_chunk(r, d, &c, &task, &id, digest, diag);
+	advise(r, d, number);
+	e = read_extents(r, wanted_layers(t, d->layers), payload, out, &id, diag);
 	if (e)
 		return e;
-	codec = hct_codec_find(id);
-	if (!codec || t->layers > codec->max_layers)
-		return chunk_fail(r, &c, HCT_ERR_UNSUPPORTED, diag,
+	out->codec = hct_codec_find(id);
+	if (!out->codec || t->layers > out->codec->max_layers)
+		return chunk_fail(r, c, HCT_ERR_UNSUPPORTED, diag,
 				  "a codec of a newer version; update hctfs");
-	task.tensor = &r->x.st.tensors[c.tensor];
-	task.tables = NULL;
-	task.offset = (number - r->x.first_chunk[c.tensor]) * t->chunk_bytes;
-	task.length = c.length;
+	if (out->codec->open_tables && t->codec != id)
+		return chunk_fail(r, c, HCT_ERR_CORRUPT, diag, "no tables for its codec");
+	return HCT_OK;
+}
+
+hct_error hct_loaded_task(const hct_reader *r, hct_decoder *d, const struct hct_loaded *c,
+			  struct hct_task *task, struct hct_diag *diag)
+{
+	size_t i = c->chunk.tensor;
+	const char *why = NULL;
+	hct_error e;
+
+	*task = (struct hct_task){.tensor = &r->x.st.tensors[i],
+				  .offset = (c->chunk.number - r->x.first_chunk[i]) *
+					    r->x.tensors[i].chunk_bytes,
+				  .length = c->chunk.length,
+				  .end = c->chunk.length,
+				  .layer_count = c->layer_count,
+				  .layers_stored = c->chunk.layers,
+				  .scratch = &d->scratch};
+	memcpy(task->layers, c->layers, c->layer_count * sizeof *c->layers);
+	if (!c->codec->open_tables)
+		return HCT_OK;
+	e = find_tables(r, d, i, c->codec, &task->tables, &why);
+	return e ? chunk_fail(r, &c->chunk, e, diag, why) : HCT_OK;
+}
+
+hct_error hct_loaded_decode(const hct_reader *r, hct_decoder *d, const struct hct_loaded *c,
+			    size_t begin, size_t end, void *dst, struct hct_diag *diag)
+{
+	const char *why = NULL;
+	struct hct_task task;
+	hct_error e = hct_loaded_task(r, d, c, &task, diag);
+
+	if (e)
+		return e;
 	task.begin = begin;
 	task.end = end;
-	task.scratch = &d->scratch;
-	if (codec->open_tables) {
-		if (t->codec != id)
-			return chunk_fail(r, &c, HCT_ERR_CORRUPT, diag, "no tables for its codec");
-		e = find_tables(r, d, c.tensor, codec, &task.tables, &why);
-		if (e)
-			return chunk_fail(r, &c, e, diag, why);
+	e = c->codec->decode(&task, dst, &why);
+	return e ? chunk_fail(r, &c->chunk, e, diag, why) : HCT_OK;
+}
+
+hct_error hct_loaded_check(const hct_reader *r, const struct hct_loaded *c, const void *src,
+			   struct hct_diag *diag)
+{
+	uint64_t found = hct_checksum(src, c->chunk.length);
+
+	return found == c->digest ? HCT_OK
+				  : sum_fail(r, &c->chunk, HCT_ERR_DIGEST, diag, c->digest, found);
+}
+
+/* Reads a chunk into the decoder's own memory. */
+static hct_error load_chunk(const hct_reader *r, hct_decoder *d, uint64_t number,
+			    struct hct_loaded *out, struct hct_diag *diag)
+{
+	size_t need;
+
+	hct_reader_chunk(r, number, &out->chunk);
+	need = hct_loaded_bytes(&out->chunk);
+	if (d->payload_capacity < need) {
+		free(d->payload);
+		d->payload = malloc(need);
+		d->payload_capacity = d->payload ? need : 0;
+		if (!d->payload)
+			return chunk_fail(r, &out->chunk, HCT_ERR_NOMEM, diag, NULL);
 	}
-	e = codec->decode(&task, dst, &why);
-	return e ? chunk_fail(r, &c, e, diag, why) : HCT_OK;
+	return hct_loaded_read(r, d, number, d->payload, out, diag);
+}
+
+static hct_error decode_chunk(const hct_reader *r, hct_decoder *d, uint64_t number, int verified,
+			      void *dst, struct hct_diag *diag)
+{
+	struct hct_loaded c;
+	hct_error e;
+
+	if (number >= r->x.chunk_count)
+		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no chunk %llu", r->name,
+				(unsigned long long)number);
+	e = load_chunk(r, d, number, &c, diag);
+	if (!e)
+		e = hct_loaded_decode(r, d, &c, 0, c.chunk.length, dst, diag);
+	if (!e && verified)
+		e = hct_loaded_check(r, &c, dst, diag);
+	return e;
 }
 
 hct_error hct_reader_decode(const hct_reader *r, hct_decoder *d, uint64_t number, void *dst,
 			    struct hct_diag *diag)
 {
-	struct hct_chunk c;
-	uint64_t digest;
-
-	if (number >= r->x.chunk_count)
-		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no chunk %llu", r->name,
-				(unsigned long long)number);
-	hct_reader_chunk(r, number, &c);
-	return decode_range(r, d, number, 0, c.length, dst, &digest, diag);
+	return decode_chunk(r, d, number, 0, dst, diag);
 }
 
 hct_error hct_reader_decode_verified(const hct_reader *r, hct_decoder *d, uint64_t number,
 				     void *dst, struct hct_diag *diag)
 {
-	struct hct_chunk c;
-	uint64_t digest, found;
-	hct_error e;
-
-	if (number >= r->x.chunk_count)
-		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no chunk %llu", r->name,
-				(unsigned long long)number);
-	hct_reader_chunk(r, number, &c);
-	e = decode_range(r, d, number, 0, c.length, dst, &digest, diag);
-	if (e)
-		return e;
-	found = hct_checksum(dst, c.length);
-	return found == digest ? HCT_OK : sum_fail(r, &c, HCT_ERR_DIGEST, diag, digest, found);
+	return decode_chunk(r, d, number, 1, dst, diag);
 }
 
 hct_error hct_reader_pread(const hct_reader *r, hct_decoder *d, uint64_t offset, void *dst,
@@ -532,21 +577,22 @@ hct_error hct_reader_pread(const hct_reader *r, hct_decoder *d, uint64_t offset,
 		return hct_fail(diag, HCT_ERR_ARGUMENT, "%s: no bytes %llu to %llu", r->name,
 				(unsigned long long)offset, (unsigned long long)(offset + length));
 	while (length && !e) {
-		uint64_t number, digest;
+		uint64_t number;
 		size_t n;
 
 		if (offset < st->header_len) {
 			n = st->header_len - offset < length ? st->header_len - offset : length;
 			memcpy(out, st->header + offset, n);
 		} else {
-			struct hct_chunk c;
+			struct hct_loaded c;
 			size_t begin;
 
 			hct_reader_locate(r, offset, &number);
-			hct_reader_chunk(r, number, &c);
-			begin = offset - c.offset;
-			n = c.length - begin < length ? c.length - begin : length;
-			e = decode_range(r, d, number, begin, begin + n, out, &digest, diag);
+			e = load_chunk(r, d, number, &c, diag);
+			begin = offset - c.chunk.offset;
+			n = c.chunk.length - begin < length ? c.chunk.length - begin : length;
+			if (!e)
+				e = hct_loaded_decode(r, d, &c, begin, begin + n, out, diag);
 		}
 		out += n;
 		offset += n;

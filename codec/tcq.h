@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "inline.h"
 #include "rans.h"
 #include "reader.h"
 
@@ -108,6 +109,16 @@ void hct_trellis_init(unsigned log2, uint8_t next[HCT_TCQ_MAX_STATES][2]);
 static inline float hct_tcq_value(float step, int32_t n)
 {
 	return (float)n * (step * 0x1p-6f);
+}
+
+/* The value where there are raw bits, b of them: n is 64 (2 (c - 16 2^b) + parity) there, and so
+ * many steps of 1/64 are n/64 steps; both factors are those of the formula times a power of two. */
+HCT_INLINE float hct_tcq_raw_value(float step, unsigned b, unsigned parity, unsigned symbol,
+				   unsigned raw)
+{
+	int c = (int)(symbol << b | raw);
+
+	return (float)(2 * (c - (HCT_TCQ_ZERO << b)) + (int)parity) * step;
 }
 
 #endif

@@ -124,10 +124,10 @@ hct_error hct_tcq_values(const struct hct_tcq_tables *t, const hct_dct *dct, hct
 	return e;
 }
 
-/* The buffers of one segment, in scratch memory. */
+/* The buffers of a segment, in scratch memory. */
 struct buffers {
-	struct hct_viterbi_segment s;
-	uint8_t *map;
+	struct hct_viterbi_segment s; /* what all of a layer have in common */
+	uint8_t *maps;                /* of HCT_VITERBI_BATCH segments */
 	uint8_t *streams; /* room for the bytes of both substreams, filled from their ends */
 	size_t stream_room;
 	float *found; /* reconstructed values */
@@ -144,8 +144,9 @@ size_t hct_tcq_scratch(const struct hct_tcq_tables *t)
 	size_t n = (size_t)1 << t->segment_log2, groups = n / HCT_GROUP;
 
 	return round_up(n) + round_up(groups * 8 * HCT_TCQ_MAX_RAW) +
-	       round_up(n * sizeof(struct hct_tcq_exception)) + round_up(groups) +
-	       round_up(n + 2 * HCT_GROUP) + round_up(4 * n) + hct_viterbi_scratch(groups);
+	       round_up(n * sizeof(struct hct_tcq_exception)) +
+	       round_up(HCT_VITERBI_BATCH * groups) + round_up(n + 2 * HCT_GROUP) +
+	       round_up(4 * n) + hct_viterbi_scratch(groups);
 }
 
 static void lay_out(struct buffers *b, const struct hct_tcq_tables *t, uint8_t *scratch)
@@ -158,8 +159,8 @@ static void lay_out(struct buffers *b, const struct hct_tcq_tables *t, uint8_t *
 	scratch += round_up(groups * 8 * HCT_TCQ_MAX_RAW);
 	b->s.exceptions = (struct hct_tcq_exception *)(void *)scratch;
 	scratch += round_up(n * sizeof(struct hct_tcq_exception));
-	b->map = scratch;
-	scratch += round_up(groups);
+	b->maps = scratch;
+	scratch += round_up(HCT_VITERBI_BATCH * groups);
 	b->streams = scratch;
 	b->stream_room = n / 2 + HCT_GROUP;
 	scratch += round_up(n + 2 * HCT_GROUP);
@@ -303,50 +304,106 @@ size_t hct_tcq_payload_bound(const struct hct_tcq_tables *t, const struct hct_tc
 	       hct_bits_bytes(n * EXCEPTION_MAX_BITS);
 }
 
-size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
-			    const struct hct_tcq_layer_encoder *e, hct_simd simd, float *values,
-			    size_t n, uint64_t first, int residual, uint8_t *scratch, uint8_t *out)
-{
-	const struct hct_tcq_layer *l = &t->layers[layer];
-	size_t segment = (size_t)1 << t->segment_log2, count = (n + segment - 1) / segment;
-	uint8_t *begin = out, *entry = out;
+/* Everything for the segments of a layer. */
+struct layer_work {
+	const struct hct_tcq_tables *t;
+	const struct hct_tcq_layer *l;
+	const struct hct_tcq_layer_encoder *e;
+	struct hct_searcher *searcher;
 	struct buffers b;
+	float *values;
+	size_t n, segment; /* values, and those of a segment */
+	uint64_t first;    /* of the tensor */
+	int residual;
+};
 
-	lay_out(&b, t, scratch);
+static size_t elements_of(const struct layer_work *w, size_t i)
+{
+	size_t left = w->n - i * w->segment;
+
+	return left < w->segment ? left : w->segment;
+}
+
+/* Begins with the search of segment i and those behind it. */
+static void begin_search(struct layer_work *w, size_t i, size_t count,
+			 struct hct_viterbi_segment *segments)
+{
+	size_t n = count - i < HCT_VITERBI_BATCH ? count - i : HCT_VITERBI_BATCH;
+
+	for (size_t j = 0; j < n; j++) {
+		struct hct_viterbi_segment *s = &segments[j];
+		size_t at = (i + j) * w->segment;
+
+		*s = w->b.s;
+		s->x = w->values + at;
+		s->groups = (elements_of(w, i + j) + HCT_GROUP - 1) / HCT_GROUP;
+		s->column = (uint32_t)((w->first + at) % w->t->columns);
+		s->map = w->b.maps + j * (w->segment / HCT_GROUP);
+	}
+	hct_searcher_begin(w->searcher, &w->e->search, segments, n);
+}
+
+/* Codes segment i, whose search has begun. */
+static uint8_t *encode_segment(struct layer_work *w, size_t i, struct hct_viterbi_segment *s,
+			       uint8_t *entry, uint8_t *out)
+{
+	uint8_t *const end[2] = {w->b.streams + w->b.stream_room,
+				 w->b.streams + 2 * w->b.stream_room};
+	size_t elements = elements_of(w, i);
+	uint16_t states[2][HCT_LANES];
+	uint8_t *p[2], *exceptions;
+
+	hct_searcher_find(w->searcher, &w->e->search, s, w->b.search);
+	settle_exceptions(s, elements);
+	out += sizeof states;
+	hct_tcq_entropy_find(w->searcher->simd)(w->e->coders, s, end, p, states);
+	memcpy(out - sizeof states, states, sizeof states);
+	out = hct_class_map_pack(s->map, w->l->row_classes, s->run_log2, s->groups, out);
+	out = put(out, p[0], (size_t)(end[0] - p[0]));
+	out = put(out, p[1], (size_t)(end[1] - p[1]));
+	exceptions = out;
+	out = put_exceptions(s, elements, out);
+	hct_store32(entry, (uint32_t)(end[0] - p[0]));
+	hct_store32(entry + 4, (uint32_t)(end[1] - p[1]));
+	hct_store32(entry + 8, (uint32_t)(out - exceptions));
+	out = put(out, s->planes, s->groups * 8 * w->l->raw_bits);
+	if (w->residual) {
+		hct_tcq_reconstruct(&w->e->dequant, hct_dequant_find(w->searcher->simd), s,
+				    w->b.found);
+		for (size_t j = 0; j < s->groups * HCT_GROUP; j++)
+			w->values[i * w->segment + j] -= w->b.found[j];
+	}
+	return out;
+}
+
+size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
+			    const struct hct_tcq_layer_encoder *e, struct hct_searcher *searcher,
+			    float *values, size_t n, uint64_t first, int residual, uint8_t *scratch,
+			    uint8_t *out)
+{
+	struct layer_work w = {.t = t,
+			       .l = &t->layers[layer],
+			       .e = e,
+			       .searcher = searcher,
+			       .values = values,
+			       .n = n,
+			       .segment = (size_t)1 << t->segment_log2,
+			       .first = first,
+			       .residual = residual};
+	size_t count = (n + w.segment - 1) / w.segment;
+	struct hct_viterbi_segment segments[HCT_VITERBI_BATCH];
+	uint8_t *begin = out, *entry = out;
+
+	lay_out(&w.b, t, scratch);
+	w.b.s.column_classes = e->column_classes;
+	w.b.s.period = t->columns;
+	w.b.s.run_log2 = w.l->run_log2;
+	w.b.s.choose = 1;
 	out += count * HCT_TCQ_SEGMENT_BYTES;
 	for (size_t i = 0; i < count; i++, entry += HCT_TCQ_SEGMENT_BYTES) {
-		size_t elements = n - i * segment < segment ? n - i * segment : segment;
-		uint8_t *const end[2] = {b.streams + b.stream_room, b.streams + 2 * b.stream_room};
-		uint16_t states[2][HCT_LANES];
-		uint8_t *p[2], *exceptions;
-
-		b.s.x = values + i * segment;
-		b.s.groups = (elements + HCT_GROUP - 1) / HCT_GROUP;
-		b.s.column_classes = e->column_classes;
-		b.s.period = t->columns;
-		b.s.column = (uint32_t)((first + i * segment) % t->columns);
-		b.s.run_log2 = l->run_log2;
-		b.s.map = b.map;
-		b.s.choose = 1;
-		hct_viterbi_find(simd)(&e->search, &b.s, b.search);
-		settle_exceptions(&b.s, elements);
-		out += sizeof states;
-		hct_tcq_entropy_find(simd)(e->coders, &b.s, end, p, states);
-		memcpy(out - sizeof states, states, sizeof states);
-		out = hct_class_map_pack(b.s.map, l->row_classes, b.s.run_log2, b.s.groups, out);
-		out = put(out, p[0], (size_t)(end[0] - p[0]));
-		out = put(out, p[1], (size_t)(end[1] - p[1]));
-		exceptions = out;
-		out = put_exceptions(&b.s, elements, out);
-		hct_store32(entry, (uint32_t)(end[0] - p[0]));
-		hct_store32(entry + 4, (uint32_t)(end[1] - p[1]));
-		hct_store32(entry + 8, (uint32_t)(out - exceptions));
-		out = put(out, b.s.planes, b.s.groups * 8 * l->raw_bits);
-		if (residual) {
-			hct_tcq_reconstruct(&e->dequant, hct_dequant_find(simd), &b.s, b.found);
-			for (size_t j = 0; j < b.s.groups * HCT_GROUP; j++)
-				values[i * segment + j] -= b.found[j];
-		}
+		if (i % HCT_VITERBI_BATCH == 0)
+			begin_search(&w, i, count, segments);
+		out = encode_segment(&w, i, &segments[i % HCT_VITERBI_BATCH], entry, out);
 	}
 	return (size_t)(out - begin);
 }

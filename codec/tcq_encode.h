@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "accelerator.h"
 #include "dct.h"
 #include "dequant.h"
 #include "tcq.h"
@@ -67,7 +68,8 @@ size_t hct_tcq_scratch(const struct hct_tcq_tables *t);
  * returns the payload's length.  values: whole groups; when residual is 1, each is replaced by
  * what is left of it. */
 size_t hct_tcq_encode_layer(const struct hct_tcq_tables *t, unsigned layer,
-			    const struct hct_tcq_layer_encoder *e, hct_simd simd, float *values,
-			    size_t n, uint64_t first, int residual, uint8_t *scratch, uint8_t *out);
+			    const struct hct_tcq_layer_encoder *e, struct hct_searcher *searcher,
+			    float *values, size_t n, uint64_t first, int residual, uint8_t *scratch,
+			    uint8_t *out);
 
 #endif

@@ -41,13 +41,13 @@ struct fit {
 	const struct hct_tcq_sample *s;
 	const struct hct_tcq_goal *goal;
 	struct hct_tcq_layer *layer;
-	hct_viterbi_search *search;
+	struct hct_searcher *searcher;
 	struct hct_viterbi v;
 	struct hct_dequant dequant;
 	const struct hct_dequant_loops *loops;
-	uint8_t *columns; /* classes of all columns, wrapping */
-	uint8_t *maps;    /* of each piece, behind one another */
-	struct hct_viterbi_segment seg;
+	uint8_t *columns;               /* classes of all columns, wrapping */
+	uint8_t *maps;                  /* of each piece, behind one another */
+	struct hct_viterbi_segment seg; /* what all pieces have in common */
 	void *scratch;
 	float *found;
 	struct counts counts;
@@ -186,9 +186,9 @@ HCT_CLONES static double piece_error(const float *x, const float *found, size_t 
 }
 
 /* What the columns' symbols cost in each column class. */
-static void count_columns(struct fit *f, const struct hct_tcq_piece *p)
+static void count_columns(struct fit *f, const struct hct_tcq_piece *p,
+			  const struct hct_viterbi_segment *s)
 {
-	const struct hct_viterbi_segment *s = &f->seg;
 	uint32_t c = p->column;
 
 	for (size_t i = 0; i < p->elements; i++) {
@@ -231,9 +231,9 @@ static void count_group(struct tally *t, const uint8_t *codes, const float *x, s
 	}
 }
 
-static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
+static void count_piece(struct fit *f, const struct hct_tcq_piece *p,
+			const struct hct_viterbi_segment *s)
 {
-	const struct hct_viterbi_segment *s = &f->seg;
 	struct counts *n = &f->counts;
 	float scale = 1 / f->layer->step;
 
@@ -254,7 +254,7 @@ static void count_piece(struct fit *f, const struct hct_tcq_piece *p)
 		t->sum[0][code] -= p->x[at] * scale;
 	}
 	if (f->move_columns)
-		count_columns(f, p);
+		count_columns(f, p, s);
 }
 
 static int by_element(const void *a, const void *b)
@@ -280,12 +280,30 @@ static double symbol_bits(const struct fit *f)
 	return bits + (double)f->layer->raw_bits * (double)f->counts.elements;
 }
 
+/* Searches pieces, which are learnt from then. */
+static void run_pieces(struct fit *f, struct hct_viterbi_segment *segments,
+		       const struct hct_tcq_piece *const *pieces, size_t count)
+{
+	hct_searcher_begin(f->searcher, &f->v, segments, count);
+	for (size_t i = 0; i < count; i++) {
+		struct hct_viterbi_segment *s = &segments[i];
+
+		hct_searcher_find(f->searcher, &f->v, s, f->scratch);
+		qsort(s->exceptions, s->exception_count, sizeof *s->exceptions, by_element);
+		count_piece(f, pieces[i], s);
+		f->counts.bits += (double)s->exception_count * HCT_VITERBI_EXCEPTION_BITS;
+	}
+}
+
 /* One search with the tables as they are, over every stride-th piece of the sample. */
 static void run_pass(struct fit *f, int choose_maps, size_t stride)
 {
 	const struct hct_tcq_sample *s = f->s;
 	float lambda = hct_tcq_lambda(f->goal->error, f->layer->step);
+	struct hct_viterbi_segment segments[HCT_VITERBI_BATCH];
+	const struct hct_tcq_piece *pieces[HCT_VITERBI_BATCH];
 	uint8_t *map = f->maps;
+	size_t n = 0;
 
 	hct_viterbi_init(&f->v, f->layer, lambda);
 	hct_dequant_init(&f->dequant, f->layer);
@@ -293,6 +311,7 @@ static void run_pass(struct fit *f, int choose_maps, size_t stride)
 	if (f->column_cost)
 		memset(f->column_cost, 0, sizeof(uint32_t) * HCT_TCQ_MAX_COLUMNS * s->columns);
 	f->counts.elements = 0;
+	f->seg.choose = choose_maps;
 	for (size_t i = 0; i < s->count;
 	     map += hct_tcq_piece_runs(&s->pieces[i++], f->layer->run_log2)) {
 		const struct hct_tcq_piece *p = &s->pieces[i];
@@ -300,17 +319,19 @@ static void run_pass(struct fit *f, int choose_maps, size_t stride)
 		if (i % stride)
 			continue;
 		f->counts.elements += p->elements;
-		f->seg.x = p->x;
-		f->seg.groups = hct_tcq_piece_groups(p);
-		f->seg.column = p->column;
-		f->seg.map = map;
-		f->seg.choose = choose_maps;
-		f->search(&f->v, &f->seg, f->scratch);
-		qsort(f->seg.exceptions, f->seg.exception_count, sizeof *f->seg.exceptions,
-		      by_element);
-		count_piece(f, p);
-		f->counts.bits += (double)f->seg.exception_count * HCT_VITERBI_EXCEPTION_BITS;
+		segments[n] = f->seg;
+		segments[n].x = p->x;
+		segments[n].groups = hct_tcq_piece_groups(p);
+		segments[n].column = p->column;
+		segments[n].map = map;
+		pieces[n++] = p;
+		if (n == HCT_VITERBI_BATCH) {
+			run_pieces(f, segments, pieces, n);
+			n = 0;
+		}
 	}
+	if (n)
+		run_pieces(f, segments, pieces, n);
 	f->counts.bits += symbol_bits(f);
 }
 
@@ -449,13 +470,14 @@ float hct_tcq_next_step(struct hct_tcq_secant *s, float step, double ratio)
 }
 
 hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
-		      hct_simd simd, struct hct_tcq_layer *layer, struct hct_tcq_forecast *forecast)
+		      struct hct_searcher *searcher, struct hct_tcq_layer *layer,
+		      struct hct_tcq_forecast *forecast)
 {
 	struct fit f = {.s = s,
 			.goal = goal,
 			.layer = layer,
-			.search = hct_viterbi_find(simd),
-			.loops = hct_dequant_find(simd)};
+			.searcher = searcher,
+			.loops = hct_dequant_find(searcher->simd)};
 	double step = sqrt(goal->error / TCQ_ERROR);
 	const float largest = (float)(MAX_GROWTH * step);
 	struct hct_tcq_secant secant = {.slope = 2};

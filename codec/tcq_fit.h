@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "accelerator.h"
 #include "tcq.h"
 #include "tcq_sample.h"
 
@@ -28,7 +29,7 @@ struct hct_tcq_forecast {
  * step that reaches the error.  HCT_ERR_NOMEM; HCT_ERR_ARGUMENT when no step can, and the
  * tensor is better kept as it is. */
 hct_error hct_tcq_fit(const struct hct_tcq_sample *s, const struct hct_tcq_goal *goal,
-		      hct_simd simd, struct hct_tcq_layer *layer,
+		      struct hct_searcher *searcher, struct hct_tcq_layer *layer,
 		      struct hct_tcq_forecast *forecast);
 
 /* Finds the step of an error by the secant method, on logarithms: error ~ step^slope.  The slope is

@@ -175,7 +175,7 @@ static hct_error apply_layer(struct hct_tcq_planner *p, struct hct_tcq_sample *s
 		float *x = (float *)(void *)(work + scratch);
 
 		memcpy(x, piece->x, whole * sizeof *x);
-		bytes += hct_tcq_encode_layer(t, layer, le, p->e->simd, x, n, piece->column, 1,
+		bytes += hct_tcq_encode_layer(t, layer, le, &p->e->searcher, x, n, piece->column, 1,
 					      work, work + scratch + values);
 		if (rounds)
 			round_errors(p, piece->x, x, n, (uint8_t *)(x + HCT_TCQ_PIECE));
@@ -316,7 +316,7 @@ hct_error hct_tcq_fit_layers(struct hct_tcq_planner *p, struct hct_tcq_tables *t
 		choose_classes(p, &goal);
 		if (l) /* the residual has no scales left */
 			goal.column_classes = goal.row_classes = 1;
-		e = hct_tcq_fit(&p->s, &goal, p->e->simd, &t->layers[l], &forecast);
+		e = hct_tcq_fit(&p->s, &goal, &p->e->searcher, &t->layers[l], &forecast);
 		if (e)
 			break;
 		p->uneven |= forecast.error < UNEVEN_ERROR * t->layers[l].step * t->layers[l].step;

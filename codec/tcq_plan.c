@@ -421,8 +421,9 @@ static hct_error encode(hct_encoder *e, const struct hct_tcq_plan *p, const uint
 	at = e->payload;
 	out->layer_count = p->t.layer_count;
 	for (unsigned l = 0; l < p->t.layer_count; l++) {
-		size_t length = hct_tcq_encode_layer(&p->t, l, p->layers[l], e->simd, values, n,
-						     first, l + 1 < p->t.layer_count, e->work, at);
+		size_t length =
+			hct_tcq_encode_layer(&p->t, l, p->layers[l], &e->searcher, values, n, first,
+					     l + 1 < p->t.layer_count, e->work, at);
 
 		out->layers[l] = (struct hct_encoded_layer){.payload = at,
 							    .length = (uint32_t)length,

@@ -67,6 +67,23 @@ void hct_viterbi_search_scalar(const struct hct_viterbi *v, struct hct_viterbi_s
 	search(v, s, scratch);
 }
 
+void hct_viterbi_list_exceptions(const struct hct_viterbi *v, struct hct_viterbi_segment *s)
+{
+	unsigned b = v->raw_bits;
+
+	s->exception_count = 0;
+	for (size_t g = 0; g < s->groups; g++)
+		for (uint64_t left = s->marks[g]; left; left &= left - 1) {
+			unsigned e = hct_ctz64(left), at = hct_position(e), raw = 0;
+			unsigned code = s->codes[g * HCT_GROUP + at];
+
+			for (unsigned j = 0; j < b; j++)
+				raw |= (unsigned)(s->planes[g * b + j] >> at & 1) << j;
+			add_exception(v, s, g * HCT_GROUP + e, code >> 5 & 1,
+				      (code & 31) << b | raw);
+		}
+}
+
 hct_viterbi_search *hct_viterbi_find(hct_simd simd)
 {
 #if defined __x86_64__

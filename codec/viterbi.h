@@ -10,10 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "inline.h"
 #include "reader.h"
 #include "tcq.h"
 
-#define HCT_VITERBI_COSETS 4 /* 2 z + parity */
+#define HCT_VITERBI_COSETS 4     /* 2 z + parity */
+#define HCT_VITERBI_NEVER  30000 /* the cost of what cannot be */
+#define HCT_VITERBI_MOST   2048  /* groups of a segment */
+#define HCT_VITERBI_BATCH  8     /* segments that a device searches together, at most */
 /* What the place of an exception in its list costs, about; its symbol comes on top. */
 #define HCT_VITERBI_EXCEPTION_BITS 17
 
@@ -41,12 +45,18 @@ void hct_viterbi_init(struct hct_viterbi *v, const struct hct_tcq_layer *layer, 
 /* The state before state s on the branch with lowest bit z, and z << 5: the trellis of FORMAT.md
  * backwards.  Its constants g have their top bit set and f have not, so that the top bit of a
  * state is the parity of the one before. */
-static inline unsigned hct_viterbi_prev(unsigned states_log2, unsigned s, unsigned z)
+HCT_INLINE unsigned hct_viterbi_prev(unsigned states_log2, unsigned s, unsigned z)
 {
 	const unsigned g = states_log2 == 3 ? 013 : states_log2 == 4 ? 023 : 045;
 	const unsigned f = states_log2 == 5 ? 010 : 04, top = s >> (states_log2 - 1);
 
 	return ((s ^ (top ? g >> 1 : 0) ^ (z ? f >> 1 : 0)) << 1 | top) | z << 5;
+}
+
+/* The coset of such a branch. */
+HCT_INLINE unsigned hct_viterbi_coset(unsigned prev)
+{
+	return (prev >> 5) * 2 + (prev & 1);
 }
 
 struct hct_tcq_exception {
@@ -57,7 +67,7 @@ struct hct_tcq_exception {
 /* A segment: what is searched and what is found. */
 struct hct_viterbi_segment {
 	const float *x;                /* whole groups; what fills up the last one is anything */
-	size_t groups;                 /* at most 2^17 / 64 */
+	size_t groups;                 /* at most HCT_VITERBI_MOST */
 	const uint8_t *column_classes; /* of all columns, HCT_GROUP more, wrapping */
 	uint32_t column, period;       /* of the first element; period is the number of columns */
 	uint8_t *map;                  /* row class of each run; found too when choose is 1 */
@@ -69,6 +79,9 @@ struct hct_viterbi_segment {
 	uint64_t *planes;                     /* raw_bits words a group */
 	struct hct_tcq_exception *exceptions; /* room for every element */
 	size_t exception_count;
+	/* Of a segment that a device has searched: a bit for each element that is an exception, a
+	 * word a group; otherwise NULL. */
+	const uint64_t *marks;
 };
 
 /* Bytes of scratch memory, 64-byte aligned, for a segment of so many groups. */
@@ -79,5 +92,8 @@ typedef void hct_viterbi_search(const struct hct_viterbi *v, struct hct_viterbi_
 
 hct_viterbi_search hct_viterbi_search_scalar, hct_viterbi_search_avx2, hct_viterbi_search_avx512;
 hct_viterbi_search *hct_viterbi_find(hct_simd simd);
+
+/* Lists the exceptions of a segment, in order, from its codes, planes and marks. */
+void hct_viterbi_list_exceptions(const struct hct_viterbi *v, struct hct_viterbi_segment *s);
 
 #endif

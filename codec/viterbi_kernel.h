@@ -7,7 +7,7 @@
 #include "viterbi.h"
 
 #define COSETS HCT_VITERBI_COSETS
-#define NEVER  30000 /* the cost of what cannot be */
+#define NEVER  HCT_VITERBI_NEVER
 
 enum { PICK_LOW, PICK_HIGH, PICK_EXCEPTION };
 
@@ -164,11 +164,6 @@ static void class_costs(const struct hct_viterbi *v, const struct work *w, size_
 
 #endif
 
-static inline unsigned coset_of(unsigned prev)
-{
-	return (prev >> 5) * 2 + (prev & 1);
-}
-
 /* The first groups, until every state can be reached from state 0. */
 static void step_start(const struct hct_viterbi *v, struct work *w, size_t g)
 {
@@ -183,7 +178,8 @@ static void step_start(const struct hct_viterbi *v, struct work *w, size_t g)
 			for (unsigned c = 0; c < 2; c++) {
 				unsigned p = v->prev[s][c], m = from[p & 31][l];
 
-				cost[c] = m >= NEVER ? NEVER : m + w->branch[coset_of(p)][l];
+				cost[c] =
+					m >= NEVER ? NEVER : m + w->branch[hct_viterbi_coset(p)][l];
 			}
 			to[s][l] = (uint16_t)(cost[1] < cost[0] ? cost[1] : cost[0]);
 			chosen[(s >> 4) * HCT_GROUP + l] |=
@@ -214,8 +210,8 @@ step_states(struct work *w, size_t g, unsigned log2, unsigned first, lanes chose
 		for (unsigned i = 0; i < count; i++) {
 			unsigned s = first + i, p = hct_viterbi_prev(log2, s, 0);
 			unsigned q = hct_viterbi_prev(log2, s, 1);
-			lanes x = from[p & 31][h] + b[coset_of(p)];
-			lanes less = from[q & 31][h] + b[coset_of(q)] - x;
+			lanes x = from[p & 31][h] + b[hct_viterbi_coset(p)];
+			lanes less = from[q & 31][h] + b[hct_viterbi_coset(q)] - x;
 			lanes mask = (lanes)((signed_lanes)less >> 15);
 
 			to[s][h] = x + (less & mask);
@@ -297,7 +293,7 @@ static void trace_group(const struct hct_viterbi *v, const struct work *w,
 		size_t i = g * HCT_GROUP + l;
 		unsigned at = hct_position(l), t = state[l];
 		unsigned prev = v->prev[t][chosen[(t >> 4) * HCT_GROUP + l] >> (t & 15) & 1];
-		unsigned o = coset_of(prev), pick = w->pick[i] >> 2 * o & 3;
+		unsigned o = hct_viterbi_coset(prev), pick = w->pick[i] >> 2 * o & 3;
 		int k = 2 * (w->base[i] - (w->part[i] < 64 * o) + (pick == PICK_HIGH)) +
 			(int)(prev >> 5);
 		unsigned code = (unsigned)(k + (HCT_TCQ_ZERO << b));

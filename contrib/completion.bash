@@ -17,6 +17,7 @@ _mkhct() {
 	--encoder:*) _hct_words 'auto tcq topk mixed svd int4' ;;
 	--effort:*) _hct_words '1 2 3 4 5 6 7 8 9' ;;
 	--layers:*) _hct_words '1 2 3 4' ;;
+	--gpu:*) _hct_words 'auto off 0' ;;
 	--importance:* | --log:*) _hct_files -f ;;
 	-j:* | --jobs:* | --retention:* | --cosine:* | --snr:* | --bpw:* | --size:* | --keep:* | --tensor:* | \
 		--target-quality:* | --fp16-ratio:* | --quality-sample:* | --exclude:* | --include:* | \
@@ -25,7 +26,7 @@ _mkhct() {
 		_hct_words '--retention --cosine --snr --bpw --size --lossless --policy --target-quality
 			--importance --keep --tensor --effort --transform --encoder --fp16-ratio --layers
 			--exclude --include --restart --checkpoint-interval --shards --finish
-			--dry-run --quality-sample --verify --memory --jobs --force --quiet --verbose
+			--dry-run --quality-sample --verify --memory --gpu --jobs --force --quiet --verbose
 			--json --log
 			-V --version -h --help'
 		;;
@@ -38,11 +39,18 @@ _hctfs() {
 	case $prev:$cur in
 	-o:*)
 		compopt -o nospace
-		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount nonempty debug quality='
+		_hct_words 'cache_size= threads= readahead= uid= gid= allow_other allow_root auto_unmount nonempty debug gpu= quality='
 		;;
 	quality:=) cur='' && _hct_words 'essentials quick balanced full' ;;
-	=:*) [ "${COMP_WORDS[COMP_CWORD - 2]}" != quality ] || _hct_words 'essentials quick balanced full' ;;
-	*:-*) _hct_words '-f -d -s -o -h -V --debug --help --version' ;;
+	gpu:= | --gpu:=) cur='' && _hct_words 'auto off 0' ;;
+	--gpu:*) _hct_words 'auto off 0' ;;
+	=:*)
+		case ${COMP_WORDS[COMP_CWORD - 2]} in
+		quality) _hct_words 'essentials quick balanced full' ;;
+		gpu | --gpu) _hct_words 'auto off 0' ;;
+		esac
+		;;
+	*:-*) _hct_words '-f -d -s -o -h -V --debug --gpu --help --version' ;;
 	*) _hct_files -f ;;
 	esac
 }

@@ -35,6 +35,7 @@ mkhct)
 		'--quality-sample[tensors to decode and measure]:fraction:' \
 		'--verify[decode every chunk as it is written]' \
 		'--memory[resident memory, at most]:size:' \
+		'--gpu[that helps]:gpu:(auto off 0)' \
 		'(-j --jobs)'{-j,--jobs}'[encoding threads]:number:' \
 		'(-f --force)'{-f,--force}'[write the bundle anew when it exists]' \
 		'(-q --quiet -v --verbose)'{-q,--quiet}'[print nothing but errors]' \
@@ -48,7 +49,8 @@ hctfs)
 	_arguments -s $common \
 		'(-V --version)'{-V,--version}'[print the version]' \
 		'-f[stay in the foreground]' '(-d --debug)'{-d,--debug}'[show every request]' '-s[one thread]' \
-		'*-o[mount options]:option:_values -s , option cache_size:size: threads:number: readahead:size: quality:quality:(essentials quick balanced full) uid:number: gid:number: allow_other allow_root auto_unmount nonempty debug' \
+		'--gpu[that decodes ahead]:gpu:(auto off 0)' \
+		'*-o[mount options]:option:_values -s , option cache_size:size: threads:number: readahead:size: quality:quality:(essentials quick balanced full) gpu:gpu:(auto off 0) uid:number: gid:number: allow_other allow_root auto_unmount nonempty debug' \
 		'1:bundle:_files' '2:mount point:_files -/'
 	;;
 hct)

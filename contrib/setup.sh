@@ -7,8 +7,7 @@ usage() {
 	cat <<'TEXT'
 usage: contrib/setup.sh [--check] [--dev]
   --check  only say what is missing; exit code 1 when something is
-  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc, Slurm, chromium,
-           and the C++ compiler with which pip builds a peer of make bench
+  --dev    also what developers use: clang with libFuzzer, cppcheck, shellcheck, mandoc, Slurm, chromium
 TEXT
 }
 
@@ -86,11 +85,11 @@ survey() {
 	need FFTW library fftw3f -- libfftw3-dev fftw-devel fftw
 	need FFTW-double library fftw3 -- libfftw3-dev fftw-devel fftw
 	need OpenBLAS library openblas -- libopenblas-dev openblas-devel openblas
+	need c++ compiles_cxx -- g++ gcc-c++ gcc
 	need cmocka library cmocka -- libcmocka-dev libcmocka-devel cmocka
 	need python3-venv venv -- python3,python3-venv,python3-pip python3,python3-pip python
 	need find has find -- findutils findutils findutils
 	[ "$dev" ] || return 0
-	need c++ compiles_cxx -- g++ gcc-c++ gcc
 	need sanitizers sanitizers -- gcc libasan,libubsan gcc
 	need clang fuzzer -- clang,libclang-rt-dev clang,compiler-rt clang,compiler-rt
 	need cppcheck has cppcheck -- cppcheck cppcheck cppcheck

@@ -383,27 +383,27 @@ static void pin(hct_cache *c, struct entry *e)
 	c->stats.hits++;
 }
 
-/* Fills an entry that this thread has put into the table; called without the lock. */
-static hct_error run_fill(hct_cache *c, struct entry *e, size_t size, struct buffer *unmap,
-			  hct_cache_fill fill, void *arg)
+/* Gives an entry that this thread has put into the table its memory, of which `size` bytes are
+ * charged; called without the lock. */
+static hct_error provide(hct_cache *c, struct entry *e, size_t size, struct buffer *unmap)
 {
-	hct_error error = HCT_OK;
-	uint64_t lost = 0;
-
 	unmap_row(c, unmap);
 	if (!e->buffer)
 		e->buffer = buffer_new(size);
-	if (!e->buffer) {
-		error = HCT_ERR_NOMEM;
-		lost = size;
-	} else {
-		error = fill(arg, e->key, e->buffer->data, e->pin.length);
-	}
+	if (e->buffer)
+		return HCT_OK;
 	pthread_mutex_lock(&c->lock);
+	c->stats.bytes -= size;
+	pthread_mutex_unlock(&c->lock);
+	return HCT_ERR_NOMEM;
+}
+
+/* Lets others have an entry that this thread has filled, or the error.  Called with the lock. */
+static void publish(hct_cache *c, struct entry *e, hct_error error)
+{
 	c->stats.fills++;
 	if (error) {
 		c->stats.failures++;
-		c->stats.bytes -= lost;
 		table_remove(c, e);
 		if (e->buffer) {
 			e->buffer->next = c->spare;
@@ -419,6 +419,18 @@ static hct_error run_fill(hct_cache *c, struct entry *e, size_t size, struct buf
 		e->state = READY;
 	}
 	pthread_cond_broadcast(&e->filled);
+}
+
+/* Fills an entry that this thread has put into the table; called without the lock. */
+static hct_error run_fill(hct_cache *c, struct entry *e, size_t size, struct buffer *unmap,
+			  hct_cache_fill fill, void *arg)
+{
+	hct_error error = provide(c, e, size, unmap);
+
+	if (!error)
+		error = fill(arg, e->key, e->buffer->data, e->pin.length);
+	pthread_mutex_lock(&c->lock);
+	publish(c, e, error);
 	if (error)
 		drop(c, e);
 	pthread_mutex_unlock(&c->lock);
@@ -504,6 +516,45 @@ hct_error hct_cache_try_get(hct_cache *c, uint64_t key, size_t length, hct_cache
 			    void *arg, const struct hct_cache_pin **out)
 {
 	return get(c, key, length, fill, arg, 0, out);
+}
+
+const struct hct_cache_pin *hct_cache_begin(hct_cache *c, uint64_t key, size_t length, void **dst)
+{
+	size_t size = hct_cache_charge(length);
+	struct buffer *unmap = NULL;
+	struct entry *e;
+	int begun;
+
+	if (size > c->bound)
+		return NULL;
+	e = entry_new(key, length);
+	if (!e)
+		return NULL;
+	pthread_mutex_lock(&c->lock);
+	begun = !find(c, key) && make_room(c, size, &e->buffer, &unmap);
+	if (begun)
+		table_insert(c, e);
+	pthread_mutex_unlock(&c->lock);
+	if (!begun) {
+		entry_free(e);
+		return NULL;
+	}
+	if (provide(c, e, size, unmap)) {
+		hct_cache_end(c, &e->pin, HCT_ERR_NOMEM);
+		return NULL;
+	}
+	*dst = e->buffer->data;
+	return &e->pin;
+}
+
+void hct_cache_end(hct_cache *c, const struct hct_cache_pin *p, hct_error error)
+{
+	struct entry *e = (struct entry *)(uintptr_t)p;
+
+	pthread_mutex_lock(&c->lock);
+	publish(c, e, error);
+	drop(c, e);
+	pthread_mutex_unlock(&c->lock);
 }
 
 const struct hct_cache_pin *hct_cache_peek(hct_cache *c, uint64_t key)

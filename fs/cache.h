@@ -62,6 +62,13 @@ hct_error hct_cache_get(hct_cache *c, uint64_t key, size_t length, hct_cache_fil
 hct_error hct_cache_try_get(hct_cache *c, uint64_t key, size_t length, hct_cache_fill fill,
 			    void *arg, const struct hct_cache_pin **out);
 
+/* For threads that fill several entries together: begins to fill one, as hct_cache_try_get does,
+ * but leaves it to the caller to fill its `length` bytes at *dst, and then to end it.  Returns NULL
+ * when it is there or another thread is filling it, or there is no room or memory. */
+const struct hct_cache_pin *hct_cache_begin(hct_cache *c, uint64_t key, size_t length, void **dst);
+/* error: what came of it.  The entry is no longer the caller's. */
+void hct_cache_end(hct_cache *c, const struct hct_cache_pin *pin, hct_error error);
+
 /* Ends one pin. */
 void hct_cache_put(hct_cache *c, const struct hct_cache_pin *pin);
 

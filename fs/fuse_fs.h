@@ -10,6 +10,7 @@
 #define FUSE_USE_VERSION 310
 
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@
 
 #include "blocks.h"
 #include "cache.h"
+#include "codec/backend.h"
 #include "codec/pool.h"
 #include "codec/reader.h"
 #include "stream.h"
@@ -35,6 +37,7 @@ struct hctfs_options {
 	unsigned uid, gid;
 	unsigned max_read; /* bytes of a request; 0: the kernel's own limit */
 	unsigned layers;   /* of a chunk that are read (layers.h); 0: all */
+	char *gpu;         /* as struct hct_backend_options has it; NULL: auto */
 	int foreground, debug, single, nonempty;
 	int help, version;
 };
@@ -51,6 +54,15 @@ struct hctfs_file {
 	unsigned layers; /* of the tensor that has most */
 };
 
+/* The GPU, and whether it is used: decided by a thread of its own, some time after the start. */
+struct hctfs_gpu {
+	pthread_t chooser;
+	int choosing;         /* it was begun */
+	atomic_int stop;      /* it is to end */
+	hct_backend *backend; /* read only when it is used */
+	atomic_int used;
+};
+
 struct hctfs {
 	struct hctfs_options options;
 	struct hct_tree *tree;
@@ -58,6 +70,7 @@ struct hctfs {
 	hct_cache *cache;         /* of one quality, that of the options */
 	hct_pool *pool;           /* NULL with -s: what would be queued is done at once */
 	hct_decoder **decoders;   /* one for each thread of the pool */
+	struct hctfs_gpu gpu;
 	unsigned threads;
 	uint64_t distance; /* how far ahead of a stream to decode */
 	size_t longest;    /* block */
@@ -68,6 +81,11 @@ struct hctfs {
 	atomic_int detached;                     /* stderr is gone: messages go to syslog */
 	atomic_int ready_fd;                     /* of the pipe to the parent; -1 without */
 };
+
+static inline struct hctfs_file *hctfs_file_of(struct hctfs *fs, const struct hct_node *node)
+{
+	return &fs->files[node->ino - 1];
+}
 
 /* fuse_ops.c: everything but reading. */
 extern const struct fuse_lowlevel_ops hctfs_ops;
@@ -86,6 +104,26 @@ void hctfs_read_drain(struct hctfs *fs);
 void hctfs_read_release(struct hctfs *fs);
 void hctfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		struct fuse_file_info *fi);
+
+struct hctfs_fill {
+	struct hctfs *fs;
+	const struct hct_node *node;
+	const struct hct_block *block;
+	unsigned worker;
+};
+/* Decodes the chunks of a block one behind the other, and reports a bad one: an hct_cache_fill. */
+hct_error hctfs_fill_block(void *fill, uint64_t key, void *dst, size_t length);
+
+/* fuse_ahead.c: has decoded what comes behind a read, if that continues a stream. */
+void hctfs_read_ahead(struct hctfs *fs, const struct hct_node *node, uint64_t offset, size_t size);
+
+/* fuse_gpu.c: looks for a GPU, if the options allow one, and whether it decodes faster than the CPU
+ * does, while the mount is served already. */
+void hctfs_gpu_start(struct hctfs *fs);
+/* The backend that is to decode many chunks at a time; NULL for the pool's threads. */
+hct_backend *hctfs_gpu_backend(struct hctfs *fs);
+/* When no thread of the pool is left. */
+void hctfs_gpu_release(struct hctfs *fs);
 
 /* fuse_xattr.c */
 void hctfs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

@@ -25,6 +25,10 @@ struct raw {
 	{                                                                                          \
 		text, offsetof(struct hctfs_options, member), 1                                    \
 	}
+#define TEXT(text, member)                                                                         \
+	{                                                                                          \
+		text, offsetof(struct hctfs_options, member), 0                                    \
+	}
 #define VALUE(text, member)                                                                        \
 	{                                                                                          \
 		text, offsetof(struct raw, member), 0                                              \
@@ -42,6 +46,10 @@ static const struct fuse_opt flags[] = {
 	FLAG("--debug", debug),
 	FLAG("debug", debug),
 	FLAG("nonempty", nonempty),
+	/* Of two that match the later one counts, and the first would take the "=", too. */
+	TEXT("--gpu %s", gpu),
+	TEXT("--gpu=%s", gpu),
+	TEXT("gpu=%s", gpu),
 	/* The session wants to know these as well. */
 	FUSE_OPT_KEY("-d", FUSE_OPT_KEY_KEEP),
 	FUSE_OPT_KEY("--debug", FUSE_OPT_KEY_KEEP),
@@ -99,6 +107,9 @@ static const char usage[] =
 	"  -o readahead=SIZE     how far to read ahead of sequential readers (4M; 0: not)\n"
 	"  -o quality=NAME       of a bundle made with layers read just one (essentials), two\n"
 	"                        (quick), three (balanced) or all (full)\n"
+	"  --gpu WORD, -o gpu=WORD\n"
+	"                        have a GPU decode what is read ahead: where it is faster (auto),\n"
+	"                        never (off), or the one with that number\n"
 	"  -o uid=N, -o gid=N    whose files they seem to be (yours)\n"
 	"  -o allow_other        other users may read, too; allow_root: root may\n"
 	"  -o nonempty           mount over a folder that is not empty, which hides its files\n"
@@ -172,6 +183,8 @@ static void warn_of_large_cache(const char *given, uint64_t bytes)
 
 static int check(const struct raw *raw, struct hctfs_options *o)
 {
+	struct hct_diag diag = {{0}};
+
 	o->uid = getuid();
 	o->gid = getgid();
 	o->readahead = DEFAULT_READAHEAD;
@@ -188,6 +201,8 @@ static int check(const struct raw *raw, struct hctfs_options *o)
 		return bad_usage("threads is not a number from 1 to 1024: ", raw->threads);
 	if (raw->quality && !hct_layers_parse(raw->quality, &o->layers))
 		return bad_usage("quality is none of " HCT_LAYERS_NAMES ": ", raw->quality);
+	if (hct_backend_check_gpu(o->gpu, &diag))
+		return bad_usage(diag.text, "");
 	if (raw->uid && parse_number(raw->uid, UINT_MAX - 1, &o->uid) < 0)
 		return bad_usage("uid is not a number: ", raw->uid);
 	if (raw->gid && parse_number(raw->gid, UINT_MAX - 1, &o->gid) < 0)
@@ -268,4 +283,5 @@ void hctfs_options_free(struct hctfs_options *o)
 {
 	free(o->bundle);
 	free(o->mountpoint);
+	free(o->gpu);
 }

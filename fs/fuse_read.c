@@ -26,12 +26,6 @@ struct read_job {
 	size_t size;
 };
 
-struct prefetch_job {
-	struct hctfs *fs;
-	const struct hct_node *node;
-	size_t block;
-};
-
 /* An answer that is put together from pinned blocks, without a copy. */
 struct answer {
 	struct iovec iov[HCTFS_MAX_BLOCKS + 1];
@@ -40,28 +34,15 @@ struct answer {
 	size_t header_bytes; /* taken from the header, before the blocks */
 };
 
-struct fill {
-	struct hctfs *fs;
-	const struct hct_node *node;
-	const struct hct_block *block;
-	unsigned worker;
-};
-
-static struct hctfs_file *file_of(struct hctfs *fs, const struct hct_node *node)
-{
-	return &fs->files[node->ino - 1];
-}
-
 /* What the reader of a file sees when it cannot be read. */
 static int errno_of(hct_error e)
 {
 	return e == HCT_ERR_NOMEM ? ENOMEM : EIO;
 }
 
-/* Decodes the chunks of a block one behind the other. */
-static hct_error fill_block(void *arg, uint64_t key, void *dst, size_t length)
+hct_error hctfs_fill_block(void *arg, uint64_t key, void *dst, size_t length)
 {
-	const struct fill *f = arg;
+	const struct hctfs_fill *f = arg;
 	struct hct_diag diag = {{0}};
 	uint8_t *out = dst;
 
@@ -88,7 +69,7 @@ static hct_error fill_block(void *arg, uint64_t key, void *dst, size_t length)
 static int plan_answer(struct hctfs *fs, const struct hct_node *node, uint64_t offset, size_t size,
 		       struct answer *a)
 {
-	const struct hct_blocks *blocks = file_of(fs, node)->blocks;
+	const struct hct_blocks *blocks = hctfs_file_of(fs, node)->blocks;
 	uint64_t header = hct_reader_safetensors(node->reader)->header_len;
 
 	memset(a->pins, 0, sizeof a->pins);
@@ -114,7 +95,7 @@ static void send_answer(struct hctfs *fs, fuse_req_t req, const struct hct_node 
 			uint64_t offset, size_t size, struct answer *a)
 {
 	const struct hct_safetensors *st = hct_reader_safetensors(node->reader);
-	const struct hct_blocks *blocks = file_of(fs, node)->blocks;
+	const struct hct_blocks *blocks = hctfs_file_of(fs, node)->blocks;
 	uint64_t end = offset + size;
 	int n = 0, whole = 0;
 
@@ -147,13 +128,13 @@ static void send_answer(struct hctfs *fs, fuse_req_t req, const struct hct_node 
 static hct_error gather(struct read_job *job, unsigned worker, struct answer *a, int *shared)
 {
 	struct hctfs *fs = job->fs;
-	const struct hct_blocks *blocks = file_of(fs, job->node)->blocks;
+	const struct hct_blocks *blocks = hctfs_file_of(fs, job->node)->blocks;
 	hct_error e = HCT_OK;
 
 	for (int wait = 0; wait < 2; wait++) {
 		for (size_t i = 0; i < a->count && !e; i++) {
 			struct hct_block block;
-			struct fill fill = {fs, job->node, &block, worker};
+			struct hctfs_fill fill = {fs, job->node, &block, worker};
 			uint64_t key;
 
 			if (a->pins[i])
@@ -161,7 +142,7 @@ static hct_error gather(struct read_job *job, unsigned worker, struct answer *a,
 			hct_blocks_get(blocks, a->first + i, &block);
 			key = job->node->first_chunk + block.first_chunk;
 			e = (wait ? hct_cache_get : hct_cache_try_get)(
-				fs->cache, key, block.length, fill_block, &fill, &a->pins[i]);
+				fs->cache, key, block.length, hctfs_fill_block, &fill, &a->pins[i]);
 			if (e && block.chunk_count > 1)
 				*shared = 1;
 		}
@@ -235,7 +216,7 @@ static int is_first_touch(struct read_job *job, const struct answer *a)
 
 	if (job->size > HCTFS_SMALL_READ || a->count != 1)
 		return 0;
-	hct_blocks_get(file_of(fs, job->node)->blocks, a->first, &block);
+	hct_blocks_get(hctfs_file_of(fs, job->node)->blocks, a->first, &block);
 	key = job->node->first_chunk + block.first_chunk;
 	return !hct_cache_has(fs->cache, key) &&
 	       atomic_exchange(&fs->touches[key % HCTFS_TOUCHES], key + 1) != key + 1;
@@ -268,59 +249,6 @@ static void run_read(void *arg, unsigned worker)
 	free(job);
 }
 
-static void run_prefetch(void *arg, unsigned worker)
-{
-	struct prefetch_job *job = arg;
-	struct hctfs *fs = job->fs;
-	const struct hct_cache_pin *pin = NULL;
-	struct hct_block block;
-	struct fill fill = {fs, job->node, &block, worker};
-
-	hct_blocks_get(file_of(fs, job->node)->blocks, job->block, &block);
-	hct_cache_try_get(fs->cache, job->node->first_chunk + block.first_chunk, block.length,
-			  fill_block, &fill, &pin);
-	if (pin)
-		hct_cache_put(fs->cache, pin);
-	atomic_fetch_sub(&fs->prefetches, 1);
-	free(job);
-}
-
-struct want {
-	struct hctfs *fs;
-	const struct hct_node *node;
-};
-
-/* Queues the decoding of one block, if few others are queued: what somebody waits for
- * comes behind them. */
-static uint64_t want_block(void *arg, uint64_t offset)
-{
-	const struct want *w = arg;
-	const struct hct_blocks *blocks = file_of(w->fs, w->node)->blocks;
-	uint64_t header = hct_reader_safetensors(w->node->reader)->header_len;
-	struct prefetch_job *job;
-	struct hct_block block;
-	size_t index;
-
-	if (offset < header)
-		return header;
-	index = hct_blocks_find(blocks, offset);
-	hct_blocks_get(blocks, index, &block);
-	if (hct_cache_has(w->fs->cache, w->node->first_chunk + block.first_chunk))
-		return block.offset + block.length;
-	if (atomic_fetch_add(&w->fs->prefetches, 1) >= 2 * w->fs->threads)
-		goto refuse;
-	job = malloc(sizeof *job);
-	if (!job)
-		goto refuse;
-	*job = (struct prefetch_job){w->fs, w->node, index};
-	if (hct_pool_try_submit(w->fs->pool, run_prefetch, job))
-		return block.offset + block.length;
-	free(job);
-refuse:
-	atomic_fetch_sub(&w->fs->prefetches, 1);
-	return 0;
-}
-
 /* Answers at once if everything is in the cache.  Returns whether it did. */
 static int answer_from_cache(struct hctfs *fs, fuse_req_t req, const struct hct_node *node,
 			     uint64_t offset, size_t size)
@@ -332,7 +260,7 @@ static int answer_from_cache(struct hctfs *fs, fuse_req_t req, const struct hct_
 	for (size_t i = 0; i < a.count; i++) {
 		struct hct_block block;
 
-		hct_blocks_get(file_of(fs, node)->blocks, a.first + i, &block);
+		hct_blocks_get(hctfs_file_of(fs, node)->blocks, a.first + i, &block);
 		a.pins[i] = hct_cache_peek(fs->cache, node->first_chunk + block.first_chunk);
 		if (!a.pins[i]) {
 			put_answer(fs, &a);
@@ -364,7 +292,6 @@ void hctfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 {
 	struct hctfs *fs = fuse_req_userdata(req);
 	const struct hct_node *node = hctfs_node(fs, ino);
-	struct want want = {fs, node};
 	uint64_t at = (uint64_t)offset;
 
 	if (!node || node->kind == HCT_NODE_DIR || offset < 0) {
@@ -386,8 +313,7 @@ void hctfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	if (!answer_from_cache(fs, req, node, at, size))
 		queue_read(fs, req, node, -1, at, size);
 	if (fs->pool && fs->distance)
-		hct_streams_note(&file_of(fs, node)->streams, at, size, node->size, fs->distance,
-				 want_block, &want);
+		hctfs_read_ahead(fs, node, at, size);
 }
 
 /* Every thread of the pool may hold the blocks of one request while it waits for room:
@@ -479,6 +405,8 @@ hct_error hctfs_read_start(struct hctfs *fs)
 	}
 	if (!e && !fs->options.single)
 		e = hct_pool_create(fs->threads, QUEUE, &fs->pool);
+	if (!e && fs->pool && fs->distance)
+		hctfs_gpu_start(fs);
 	return e;
 }
 
@@ -491,6 +419,7 @@ void hctfs_read_drain(struct hctfs *fs)
 void hctfs_read_release(struct hctfs *fs)
 {
 	hct_pool_free(fs->pool);
+	hctfs_gpu_release(fs);
 	for (unsigned i = 0; fs->decoders && i < fs->threads; i++)
 		hct_decoder_free(fs->decoders[i]);
 	free(fs->decoders);

@@ -49,7 +49,7 @@ static struct hct_stream *oldest(struct hct_streams *s)
 }
 
 void hct_streams_note(struct hct_streams *s, uint64_t offset, uint64_t length, uint64_t size,
-		      uint64_t distance, hct_stream_want want, void *arg)
+		      uint64_t distance, int in_halves, hct_stream_want want, void *arg)
 {
 	uint64_t end = offset + length, reach;
 	struct hct_stream *t;
@@ -70,6 +70,8 @@ void hct_streams_note(struct hct_streams *s, uint64_t offset, uint64_t length, u
 		t->ahead = t->next;
 	reach = t->bytes < distance ? t->bytes : distance;
 	reach = reach < size - t->next ? t->next + reach : size;
+	if (in_halves && t->ahead - t->next > (reach - t->next) / 2)
+		goto out;
 	while (t->ahead < reach) {
 		uint64_t begin = want(arg, t->ahead);
 

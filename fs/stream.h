@@ -36,8 +36,9 @@ void hct_streams_destroy(struct hct_streams *s);
 
 /* Notes that [offset, offset + length) of a file of `size` bytes is read, and when that
  * continues a stream, asks for what comes next: at first as much as was read in sequence,
- * at most `distance` bytes.  Nothing is asked for twice within one stream. */
+ * at most `distance` bytes.  in_halves: asks for much at a time, each time that the reader has
+ * come half the way through what was asked for.  Nothing is asked for twice within one stream. */
 void hct_streams_note(struct hct_streams *s, uint64_t offset, uint64_t length, uint64_t size,
-		      uint64_t distance, hct_stream_want want, void *arg);
+		      uint64_t distance, int in_halves, hct_stream_want want, void *arg);
 
 #endif

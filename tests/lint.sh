@@ -5,7 +5,8 @@ set -eu
 
 cd "$(dirname "$0")/.."
 clang_format=${CLANG_FORMAT:-clang-format}
-sources=$(find codec fs writer gpu tests bench -name '*.[ch]' 2>/dev/null | sort)
+sources="$(find codec fs writer tests bench -name '*.[ch]' ! -path 'tests/gpu/emulator/*' | sort) gpu/hct_gpu.h"
+cuda=$(find gpu tests/gpu/emulator -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cc' | sort)
 scripts="$(find contrib tests bench -name '*.sh' -o -name '*.sbatch' 2>/dev/null | sort) .ci/run"
 pages=$(find writer fs -name '*.[1-8]' | sort)
 bad=
@@ -24,7 +25,7 @@ check() {
 
 # shellcheck disable=SC2086 # lists of words
 {
-	check format "$clang_format" --dry-run -Werror $sources
+	check format "$clang_format" --dry-run -Werror $sources $cuda
 	check cppcheck cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --library=posix \
 		--enable=warning,portability,performance --suppress=readdirCalled -j2 -I. \
 		-D__GNUC__ -D__x86_64__ '-DcJSON_ArrayForEach(e,a)=for(e=(a)->child;e;e=e->next)' $sources

@@ -299,6 +299,13 @@ out:
 	return HCT_OK;
 }
 
+void mkhct_compressor_accelerate(struct mkhct_compressor *c, hct_accelerator *gpu)
+{
+	for (unsigned i = 0; i < c->threads; i++)
+		hct_encoder_accelerate(c->encoders[i], gpu);
+	hct_encoder_accelerate(c->spare, gpu);
+}
+
 void mkhct_compressor_free(struct mkhct_compressor *c)
 {
 	if (!c)

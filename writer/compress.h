@@ -20,6 +20,8 @@ struct mkhct_compressor;
  * out. */
 hct_error mkhct_compressor_create(const struct mkhct_memory *memory, struct mkhct_compressor **out,
 				  struct hct_diag *diag);
+/* Has a GPU help all its encoders, before the first file; NULL for none. */
+void mkhct_compressor_accelerate(struct mkhct_compressor *c, hct_accelerator *gpu);
 /* NULL is allowed. */
 void mkhct_compressor_free(struct mkhct_compressor *c);
 

@@ -50,6 +50,8 @@ const char mkhct_options_help[] =
 	"                     default: .05\n"
 	"      --verify       decode every chunk as it is written, and compare\n"
 	"      --memory SIZE  resident memory, at most, 256M or more; default: 1G\n"
+	"      --gpu G        that helps: auto, the first if there is one (default); off;\n"
+	"                     or its number\n"
 	"  -j, --jobs N       encode with N threads (default: one for each CPU)\n"
 	"  -f, --force        write the bundle OUT anew when it exists\n"
 	"  -q, --quiet        print nothing but errors\n"

@@ -1,5 +1,9 @@
 #include "memory.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include "codec/encoder.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -22,4 +26,17 @@ struct mkhct_memory mkhct_memory_share(uint64_t bytes, unsigned threads)
 	m.plan_bytes = left / 2;
 	m.chunk_bytes = left / 2;
 	return m;
+}
+
+uint64_t mkhct_memory_resident(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	uint64_t pages = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*u %" SCNu64, &pages) != 1)
+		pages = 0;
+	fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }

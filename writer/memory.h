@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #define MKHCT_MEMORY_LEAST (UINT64_C(256) << 20)
+/* With a GPU, whose driver keeps some hundred megabytes of the host's. */
+#define MKHCT_MEMORY_GPU (UINT64_C(768) << 20)
 
 struct mkhct_memory {
 	unsigned threads;    /* that there is memory for, at most as many as were asked for */
@@ -16,5 +18,8 @@ struct mkhct_memory {
 
 /* bytes: at least MKHCT_MEMORY_LEAST; threads: that are asked for. */
 struct mkhct_memory mkhct_memory_share(uint64_t bytes, unsigned threads);
+
+/* Bytes that are resident now; 0 when the kernel does not tell. */
+uint64_t mkhct_memory_resident(void);
 
 #endif

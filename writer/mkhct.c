@@ -40,6 +40,7 @@ struct run {
 	char *recipe; /* the options as JSON */
 	int lossless; /* they leave nothing else */
 	struct mkhct_output *output;
+	hct_accelerator *gpu; /* or NULL */
 	struct mkhct_compressor *compressor;
 	struct mkhct_report *report;
 	struct mkhct_progress progress;
@@ -199,6 +200,39 @@ static hct_error match(struct run *r)
 	return err;
 }
 
+/* From any thread. */
+static void warn_of_gpu(void *arg, const char *text)
+{
+	struct run *r = arg;
+	char *line = NULL;
+
+	if (asprintf(&line, "mkhct: warning: %s", text) >= 0)
+		mkhct_progress_post(&r->progress, line);
+	free(line);
+}
+
+/* Threads, memory, and the GPU, which takes its share of that. */
+static hct_error make_compressor(struct run *r, struct mkhct_memory *memory)
+{
+	const struct mkhct_options *o = &r->options;
+	uint64_t before = mkhct_memory_resident(), after, left = o->memory;
+	hct_error err = HCT_OK;
+
+	if (!r->lossless)
+		err = hct_accelerator_open(o->gpu, warn_of_gpu, r, &r->gpu, &r->diag);
+	if (err)
+		return err;
+	after = mkhct_memory_resident();
+	if (r->gpu && after > before)
+		left -= after - before < left ? after - before : left;
+	*memory =
+		mkhct_memory_share(left > MKHCT_MEMORY_LEAST ? left : MKHCT_MEMORY_LEAST, o->jobs);
+	err = mkhct_compressor_create(memory, &r->compressor, &r->diag);
+	if (!err)
+		mkhct_compressor_accelerate(r->compressor, r->gpu);
+	return err;
+}
+
 /* What there is to do, all of it checked; nothing is written. */
 static hct_error prepare(struct run *r)
 {
@@ -219,16 +253,17 @@ static hct_error prepare(struct run *r)
 		err = check_carried(r);
 	if (!err)
 		err = mkhct_goals_create(&r->source, o, &r->goals, &r->diag);
-	if (!err)
-		err = mkhct_compressor_create(&memory, &r->compressor, &r->diag);
 	if (err)
 		return err;
 	r->lossless = mkhct_recipe_is_lossless(o);
+	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
+			     r->source.model_bytes + r->source.carried_bytes);
+	err = make_compressor(r, &memory);
+	if (err)
+		return err;
 	r->recipe = mkhct_recipe_text(o, mkhct_policy_importance_checksum(r->goals.policy));
 	if (!r->recipe)
 		return hct_fail(&r->diag, HCT_ERR_NOMEM, "out of memory for the options");
-	mkhct_progress_start(&r->progress, stderr, o->quiet, o->verbose,
-			     r->source.model_bytes + r->source.carried_bytes);
 	mkhct_progress_listen(&r->progress, r->events);
 	if (!o->dry_run)
 		mkhct_events_start(r->events, &r->source, o->out, r->recipe, o->jobs);
@@ -237,6 +272,9 @@ static hct_error prepare(struct run *r)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", o->notes[i]);
 	for (unsigned i = 0; mkhct_policy_note(r->goals.policy, i, &note); i++)
 		mkhct_progress_note(&r->progress, "mkhct: note: %s", note.text);
+	if (r->gpu && o->verbose)
+		mkhct_progress_note(&r->progress, "mkhct: note: encoding with %s",
+				    hct_accelerator_name(r->gpu));
 	if (memory.threads < o->jobs)
 		mkhct_progress_note(&r->progress,
 				    "mkhct: note: --memory is enough for %u of %u threads",
@@ -515,6 +553,7 @@ static hct_error run(struct run *r)
 static void free_run(struct run *r)
 {
 	mkhct_compressor_free(r->compressor);
+	hct_accelerator_close(r->gpu);
 	mkhct_report_free(r->report);
 	mkhct_goals_free(&r->goals);
 	cJSON_free(r->recipe);
@@ -568,6 +607,7 @@ int main(int argc, char **argv)
 	err = adopt_options(&r, argc, argv);
 	if (!err)
 		err = run(&r);
+	mkhct_progress_clear(&r.progress);
 	kept = r.begun && mkhct_output_is_kept(r.output);
 	clean = mkhct_output_close(r.output);
 	if (err)

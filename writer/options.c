@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/backend.h"
 #include "codec/pool.h"
 #include "writer/memory.h"
 #include "writer/number.h"
@@ -81,6 +82,7 @@ enum {
 	CODE_FINISH,
 	CODE_VERIFY,
 	CODE_MEMORY,
+	CODE_GPU,
 	CODE_LOG,
 	CODE_DRY_RUN,
 	CODE_QUALITY_SAMPLE,
@@ -126,6 +128,7 @@ static const struct spec specs[] = {
 	{"finish", CODE_FINISH, FORM_FLAG, AT(finish), NULL},
 	{"verify", CODE_VERIFY, FORM_FLAG, AT(verify), NULL},
 	{"memory", CODE_MEMORY, FORM_SIZE, AT(memory), NULL},
+	{"gpu", CODE_GPU, FORM_WORD, AT(gpu), NULL},
 	{"log", CODE_LOG, FORM_WORD, AT(log), NULL},
 	{"dry-run", CODE_DRY_RUN, FORM_FLAG, AT(dry_run), NULL},
 	{"quality-sample", CODE_QUALITY_SAMPLE, FORM_NUMBER, AT(quality_sample), &fraction_range},
@@ -184,6 +187,8 @@ static const char *value_noun(const struct spec *s)
 		return "part I/N";
 	case CODE_MEMORY:
 		return "size";
+	case CODE_GPU:
+		return "number, or auto or off";
 	default:
 		return "name";
 	}
@@ -239,6 +244,15 @@ static hct_error take_shards(struct parse *p, const char *option, const char *te
 				option, text);
 	p->out->part = part;
 	p->out->parts = parts;
+	return HCT_OK;
+}
+
+static hct_error take_gpu(struct parse *p, const char *option, const char *text)
+{
+	if (hct_backend_check_gpu(text, NULL))
+		return hct_fail(p->diag, HCT_ERR_ARGUMENT,
+				"%s: '%s' is no GPU (auto, off, or a number from 0)", option, text);
+	p->out->gpu = text;
 	return HCT_OK;
 }
 
@@ -313,6 +327,8 @@ static hct_error take_named(struct parse *p, const struct spec *s, const char *o
 		return take_interval(p, option, text);
 	case CODE_SHARDS:
 		return take_shards(p, option, text);
+	case CODE_GPU:
+		return take_gpu(p, option, text);
 	default: /* CODE_IMPORTANCE, CODE_LOG */
 		if (!*text)
 			err = hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s: the name is empty", option);
@@ -465,6 +481,7 @@ static void take_notes(const struct parse *p)
 		{CODE_ENCODER, "--encoder: has no effect, since everything is lossless"},
 		{CODE_FP16_RATIO, "--fp16-ratio: has no effect, since everything is lossless"},
 		{CODE_LAYERS, "--layers: has no effect, since everything is lossless"},
+		{CODE_GPU, "--gpu: has no effect, since everything is lossless"},
 	};
 	struct mkhct_options *o = p->out;
 	const struct mkhct_wish *wish = &o->policy.wish;
@@ -496,6 +513,8 @@ static hct_error check_together(const struct parse *p)
 	if (policy->importance && !p->given[CODE_POLICY])
 		policy->kind = MKHCT_POLICY_IMPORTANCE;
 	o->sample_given = p->given[CODE_QUALITY_SAMPLE];
+	if (o->memory < MKHCT_MEMORY_GPU && strcmp(o->gpu, "auto") == 0)
+		o->gpu = "off";
 	if (o->quiet && o->verbose)
 		why = "--quiet and --verbose exclude each other";
 	else if (policy->importance && policy->kind != MKHCT_POLICY_IMPORTANCE)
@@ -516,6 +535,9 @@ static hct_error check_together(const struct parse *p)
 		why = "--bpw and --size: the size of topk, mixed and int4 does not follow an "
 		      "error; "
 		      "leave --encoder out";
+	else if (o->memory < MKHCT_MEMORY_GPU && strcmp(o->gpu, "off") != 0)
+		why = "--gpu: its driver takes memory, too; give --memory 768M or more, or leave "
+		      "one out";
 	if (why)
 		return hct_fail(p->diag, HCT_ERR_ARGUMENT, "%s", why);
 	if (p->given[CODE_QUALITY] && p->wish)
@@ -545,6 +567,7 @@ hct_error mkhct_options_parse(int argc, char **argv, struct mkhct_options *out,
 		.action = MKHCT_RUN,
 		.quality_sample = .05,
 		.memory = 1u << 30,
+		.gpu = "auto",
 		.interval_seconds = 10,
 		.policy = {.wish = mkhct_wish_default()},
 		.coding = {.effort = 5, .fp16_ratio = .20, .layers = 1},

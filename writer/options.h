@@ -50,6 +50,7 @@ struct mkhct_options {
 	int finish;            /* --finish was given */
 	int restart;           /* begin anew, whatever an unfinished bundle holds */
 	uint64_t memory;       /* bytes that may be resident */
+	const char *gpu;       /* that helps: "auto", "off", or a number */
 	int interval_tensors;  /* between two saves of the checkpoint, or 0: by time */
 	double interval_seconds;
 	unsigned part, parts; /* --shards I/N: 1 <= part <= parts; 0 and 0: everything */

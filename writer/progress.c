@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -62,12 +63,27 @@ void mkhct_progress_work(struct mkhct_progress *p, uint64_t total)
 	p->next = 0;
 }
 
+void mkhct_progress_post(struct mkhct_progress *p, const char *line)
+{
+	free(atomic_exchange(&p->posted, strdup(line)));
+}
+
+static void show_posted(struct mkhct_progress *p)
+{
+	char *line = atomic_exchange(&p->posted, NULL);
+
+	if (line)
+		mkhct_progress_note(p, "%s", line);
+	free(line);
+}
+
 void mkhct_progress_tick(void *progress, const char *what)
 {
 	struct mkhct_progress *p = progress;
 	char line[1024];
 	double now;
 
+	show_posted(p);
 	if (p->quiet || !p->terminal)
 		return;
 	now = hct_meter_now();
@@ -80,7 +96,7 @@ void mkhct_progress_tick(void *progress, const char *what)
 	p->drawn = 1;
 }
 
-void mkhct_progress_clear(struct mkhct_progress *p)
+static void take_off(struct mkhct_progress *p)
 {
 	if (!p->drawn)
 		return;
@@ -88,6 +104,12 @@ void mkhct_progress_clear(struct mkhct_progress *p)
 	fflush(p->stream);
 	p->drawn = 0;
 	p->next = 0;
+}
+
+void mkhct_progress_clear(struct mkhct_progress *p)
+{
+	show_posted(p);
+	take_off(p);
 }
 
 /* The part of a line behind "mkhct: KIND: ", or NULL. */
@@ -125,7 +147,7 @@ void mkhct_progress_note(struct mkhct_progress *p, const char *format, ...)
 		return;
 	tell_message(p, line);
 	if (!p->quiet) {
-		mkhct_progress_clear(p);
+		take_off(p);
 		fprintf(p->stream, "%s\n", line);
 	}
 	free(line);

@@ -22,6 +22,7 @@ struct mkhct_progress {
 	struct mkhct_events *events; /* or NULL; not the progress's own */
 	const char *model;           /* name of the file that is being worked on, or NULL */
 	double model_start, tensor_start;
+	_Atomic(char *) posted; /* by mkhct_progress_post, or NULL */
 };
 
 /* total: bytes of the source. */
@@ -60,6 +61,10 @@ void mkhct_progress_file(struct mkhct_progress *p, const char *name, uint64_t so
  * tell, or any other, which they do not. */
 void mkhct_progress_note(struct mkhct_progress *p, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* A note from any thread: it is shown when the thread that all others are for next shows something,
+ * or might.  The last one, if there are several before that. */
+void mkhct_progress_post(struct mkhct_progress *p, const char *line);
 
 /* Takes the bar off the screen; harmless when there is none. */
 void mkhct_progress_clear(struct mkhct_progress *p);

@@ -162,15 +162,21 @@ def exported(library):
 
 
 def test_libraries_export_what_the_headers_declare(prefix):
-    """libhctenc what the headers that hctenc.h includes declare, libhct the others."""
+    """libhctenc what the headers that hctenc.h includes declare, libhct the others; the plug-in, where
+    it is made, the transforms and what libhct looks for."""
     top = prefix / "include" / "hct"
     encoder = includes(top / "hctenc.h")
-    reader = {header.name for header in top.glob("*.h")} - encoder
+    plugin = {header.name for header in top.glob("hct_gpu.h")}
+    reader = {header.name for header in top.glob("*.h")} - encoder - plugin
     assert {"dct.h", "encoder.h"} <= encoder and {"reader.h", "hct.h"} <= reader
     for name, headers, least in (("libhct.so", reader, 35), ("libhctenc.so", encoder, 20)):
         names = declared(top / header for header in headers)
         assert len(names) > least
         assert exported(prefix / "lib" / name) == names
+    assert (prefix / "lib" / "libhct_cuda.so").exists() == bool(plugin)
+    if plugin:
+        names = declared(top / header for header in plugin)
+        assert exported(prefix / "lib" / "libhct_cuda.so") == names | {"hct_device_class"}
 
 
 def test_destdir_and_uninstall(prefix, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import MKHCT, compress, mount, real_model, run
+from python_tool import hctfs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -290,3 +291,93 @@ def test_minilm_lossy_embeddings(minilm, options, ratio, bound, tmp_path):
     ratio = (minilm / name).stat().st_size / stored
     print(f"\nMiniLM {' '.join(options)}: ratio {ratio:.2f}, worst cosine {worst:.4f}")
     assert worst >= bound
+
+
+# contrib/python: without a mount -------------------------------------------------------
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no GPU here")
+DEVICES = ["cpu", pytest.param("cuda:0", marks=GPU)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_python_every_dtype(odd_model, odd_bundle, device):
+    """What torch.load_file gives, F4 in pairs included; torch is what one gets without a word."""
+    path = odd_bundle / "model.safetensors"
+    with hctfs.safe_open(path, device=device) as found:
+        with safe_open(odd_model / "model.safetensors", "pt", device) as expected:
+            assert found.keys() == sorted(expected.keys())
+            for name in found.keys():
+                if torch_dtype_known(expected, name):
+                    tensor = found.get_tensor(name)
+                    assert same_bits(expected.get_tensor(name), tensor), name
+                    assert tensor.is_contiguous() and str(tensor.device) == device
+                else:
+                    with pytest.raises(TypeError, match="torch .*no type for F6"):
+                        found.get_tensor(name)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_python_load_file(minilm, minilm_bundle, device):
+    found = hctfs.load_file(minilm_bundle, torch.device(device))
+    expected = load_file(minilm / "model.safetensors", device)
+    assert list(found) == list(expected)
+    assert all(same_bits(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_python_slices(odd_model, odd_bundle, device):
+    """Those that safetensors takes, too, and parts that do not keep the whole."""
+    indexes = [
+        np.s_[2:5], np.s_[-3:], np.s_[5:2], np.s_[3:99], np.s_[::2], 4, -1, np.s_[1:3, 0], (), ...,
+        np.s_[..., 3:5], np.s_[:, 1:, :, 3:9], np.s_[None, 1:2], np.s_[[1, 2]], np.s_[0:2, [0, 1]],
+    ]  # fmt: skip
+    with hctfs.safe_open(odd_bundle / "model.safetensors", "pt", device) as found:
+        with safe_open(odd_model / "model.safetensors", "pt", device) as expected:
+            for name in ("odd.F32", "odd.BF16", "odd.I64"):
+                for index in indexes:
+                    a, b = expected.get_tensor(name)[index], found.get_slice(name)[index]
+                    assert same_bits(a, b), (name, index)
+                    assert b.untyped_storage().nbytes() == b.nbytes
+            for index in (np.s_[2:5], np.s_[:, 3:7], np.s_[1]):
+                a, b = expected.get_tensor("dtype.F4"), found.get_slice("dtype.F4")[index]
+                assert torch.equal(a.view(torch.uint8)[index], b.view(torch.uint8))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_python_dlpack(odd_model, odd_bundle, device):
+    """Tensors of libhct's memory, of all dtypes of whole bytes, which outlive what they are of."""
+    path = odd_bundle / "model.safetensors"
+    found = {
+        name: torch.from_dlpack(tensor)
+        for name, tensor in hctfs.load_file(path, device, "dlpack").items()
+        if tensor.dtype[:2] not in ("F4", "F6")
+    }
+    for name, tensor in load_file_but_f6(odd_model / "model.safetensors", device).items():
+        if name in found:
+            assert same_bits(found[name], tensor), name
+            found[name].reshape(-1).view(torch.uint8).fill_(1)  # theirs alone
+    assert len(found) > 40
+
+
+def load_file_but_f6(path, device):
+    with safe_open(path, "pt", device) as file:
+        return {n: file.get_tensor(n) for n in file.keys() if torch_dtype_known(file, n)}
+
+
+def test_python_state_dict(tmp_path):
+    """A model that never saw its files, from a bundle of several shards."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=128, intermediate_size=344, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    source = tmp_path / "source"
+    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model.save_pretrained(source, max_shard_size="500KB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    bundle = compress(source, tmp_path / "bundle.hct")
+    again = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    again.load_state_dict(hctfs.load_file(bundle))
+    tokens = torch.arange(60).reshape(2, 30)
+    with torch.inference_mode():
+        assert same_bits(model(tokens).logits, again(tokens).logits)

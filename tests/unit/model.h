@@ -96,8 +96,9 @@ static inline void model_free(struct model *m)
 	free(m->file);
 }
 
-/* Compresses; returns a memfd that is the caller's. */
-static inline int model_compress(const struct model *m)
+/* Compresses, each tensor as its goal has it, or without loss where goals is NULL; returns a memfd
+ * that is the caller's. */
+static inline int model_compress_for(const struct model *m, const struct hct_goal *goals)
 {
 	struct hct_source source = {.size = m->size};
 	struct hct_encoded chunk;
@@ -112,7 +113,8 @@ static inline int model_compress(const struct model *m)
 		const uint8_t *data = m->file + m->st.header_len + m->st.tensors[i].begin;
 		hct_plan *p;
 
-		assert_int_equal(hct_plan_create(e, &m->st.tensors[i], data, NULL, &p, NULL),
+		assert_int_equal(hct_plan_create(e, &m->st.tensors[i], data,
+						 goals ? &goals[i] : NULL, &p, NULL),
 				 HCT_OK);
 		assert_int_equal(hct_appender_tensor(a, i, p, NULL), HCT_OK);
 		for (uint64_t k = 0; k < hct_plan_chunk_count(p); k++) {
@@ -128,6 +130,11 @@ static inline int model_compress(const struct model *m)
 	hct_appender_free(a);
 	hct_encoder_free(e);
 	return fd;
+}
+
+static inline int model_compress(const struct model *m)
+{
+	return model_compress_for(m, NULL);
 }
 
 #endif

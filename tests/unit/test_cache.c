@@ -347,9 +347,75 @@ static void test_waits_for_room(void **state)
 	hct_cache_free(w.c);
 }
 
+static void *get_seven(void *cache)
+{
+	struct filler f = {0};
+	const struct hct_cache_pin *p;
+	hct_error e = hct_cache_get(cache, 7, LEN, fill, &f, &p);
+
+	if (e)
+		return (void *)(uintptr_t)e;
+	expect(p, 7, LEN);
+	hct_cache_put(cache, p);
+	return (void *)(uintptr_t)(f.fills ? 1000 : 0);
+}
+
+/* One thread fills several entries; others wait for them, and get what came of it. */
+static void test_begin_and_end(void **state)
+{
+	const struct hct_cache_pin *p[4], *none;
+	hct_cache *c = cache_of(4 * LEN);
+	struct filler f = {0};
+	struct hct_cache_stats s;
+	void *dst[4], *other, *result;
+	pthread_t waiter;
+
+	(void)state;
+	for (int round = 0; round < 2; round++) {
+		hct_error outcome = round ? HCT_OK : HCT_ERR_CHECKSUM;
+
+		for (uint64_t k = 0; k < 4; k++) {
+			p[k] = hct_cache_begin(c, 7 + k, LEN, &dst[k]);
+			assert_non_null(p[k]);
+			assert_null(hct_cache_begin(c, 7 + k, LEN, &other));
+			assert_true(hct_cache_has(c, 7 + k));
+			assert_null(hct_cache_peek(c, 7 + k));
+			assert_int_equal(hct_cache_try_get(c, 7 + k, LEN, fill, &f, &none), HCT_OK);
+			assert_null(none);
+		}
+		/* no room, whatever is asked for */
+		assert_null(hct_cache_begin(c, 99, LEN, &other));
+		assert_null(hct_cache_begin(c, 99, 8 * LEN, &other));
+		assert_false(hct_cache_has(c, 99));
+		assert_int_equal(pthread_create(&waiter, NULL, get_seven, c), 0);
+		usleep(20000);
+		for (uint64_t k = 0; k < 4; k++) {
+			memset(dst[k], (int)(7 + k), LEN);
+			hct_cache_end(c, p[k], k ? HCT_OK : outcome);
+		}
+		pthread_join(waiter, &result);
+		/* who comes after a failure tries again */
+		assert_true((uintptr_t)result == outcome || (uintptr_t)result == 1000);
+		for (uint64_t k = 1; k < 4; k++)
+			touch(c, &f, 7 + k, LEN);
+		assert_int_equal(f.fills, 0);
+		if (!round) {
+			touch(c, &f, 7, LEN);
+			for (uint64_t k = 20; k < 24; k++)
+				touch(c, &f, k, LEN);
+			assert_int_equal(f.fills, 5);
+			f.fills = 0;
+		}
+	}
+	hct_cache_get_stats(c, &s);
+	assert_true(s.failures == 1 && s.peak_bytes == 4 * LEN && s.entries == 4);
+	hct_cache_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_begin_and_end),
 		cmocka_unit_test(test_charge),
 		cmocka_unit_test(test_oldest_goes_first),
 		cmocka_unit_test(test_passed_goes_before_others),

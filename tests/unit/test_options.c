@@ -50,6 +50,7 @@ static void test_defaults(void **state)
 	assert_string_equal(o.source, "a");
 	assert_string_equal(o.out, "b");
 	assert_true(o.jobs >= 1);
+	assert_string_equal(o.gpu, "auto");
 	assert_false(o.force || o.quiet || o.verbose || o.json || o.dry_run);
 	assert_true(o.quality_sample == .05);
 	assert_int_equal(o.policy.wish.kind, MKHCT_WISH_RETENTION);
@@ -185,6 +186,13 @@ static void test_running(void **state)
 	assert_true(o.force && o.verbose && o.json && !o.quiet);
 	assert_true(o.quality_sample == 1);
 	mkhct_options_free(&o);
+	o = parsed("--gpu 3 a b");
+	assert_string_equal(o.gpu, "3");
+	assert_int_equal(o.recipe_word_count, 0);
+	mkhct_options_free(&o);
+	o = parsed("--memory 767M a b"); /* which is too little for a GPU */
+	assert_string_equal(o.gpu, "off");
+	mkhct_options_free(&o);
 	/* A dry run needs no place to write to. */
 	o = parsed("--dry-run a");
 	assert_true(o.dry_run);
@@ -231,6 +239,9 @@ static const struct {
 	{"-j0 a b", "--jobs: '0' is no number of threads (1 to 1024)"},
 	{"-j1025 a b", "--jobs: '1025' is no number of threads"},
 	{"-j2.5 a b", "--jobs: '2.5' is no number of threads"},
+	{"--gpu first a b", "--gpu: 'first' is no GPU (auto, off, or a number from 0)"},
+	{"--gpu=_ a b", "--gpu: '_' is no GPU"},
+	{"--gpu 0 --memory 767M a b", "--gpu: its driver takes memory, too"},
 	{"--retention 1.5 a b", "--retention: '1.5' is no retention (above 0, at most 1)"},
 	{"--retention 0 a b", "--retention: '0' is no retention"},
 	{"--retention=_ a b", "--retention: '_' is no retention"},

@@ -61,7 +61,7 @@ static int teardown(void **state)
 
 static void note(struct fixture *f, uint64_t offset, uint64_t length)
 {
-	hct_streams_note(&f->streams, offset, length, SIZE, 4 * MIB, want, &f->asked);
+	hct_streams_note(&f->streams, offset, length, SIZE, 4 * MIB, 0, want, &f->asked);
 }
 
 static void test_one_stream(void **state)
@@ -163,12 +163,40 @@ static void test_more_readers_than_places(void **state)
 	assert_int_equal(f->asked.total, before);
 }
 
+/* Much is asked for at a time, and never less is ahead than half of what may be. */
+static void test_in_halves(void **state)
+{
+	struct fixture *f = *state;
+	unsigned least = UINT32_MAX, calls = 0;
+
+	for (uint64_t at = 0; at + MIB <= SIZE; at += MIB) {
+		unsigned before = f->asked.total;
+		uint64_t ahead, end = at + MIB;
+
+		hct_streams_note(&f->streams, at, MIB, SIZE, 32 * MIB, 1, want, &f->asked);
+		ahead = at ? f->streams.streams[0].ahead : end;
+		if (at >= 64 * MIB && end + 32 * MIB <= SIZE) {
+			assert_true(ahead - end >= 16 * MIB && ahead - end <= 32 * MIB);
+			if (f->asked.total > before) {
+				calls++;
+				if (f->asked.total - before < least)
+					least = f->asked.total - before;
+			}
+		}
+	}
+	assert_true(calls > 10);
+	assert_true(least * PIECE >= 16 * MIB);
+	for (unsigned i = 8; i < SIZE / PIECE; i++)
+		assert_int_equal(f->asked.pieces[i], 1);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_one_stream),
+		TEST(test_in_halves),
 		TEST(test_random_reads_ask_for_little),
 		TEST(test_interleaved_streams),
 		TEST(test_out_of_order),

@@ -188,6 +188,7 @@ static void code(struct subject *u, hct_simd simd, size_t n, uint64_t first)
 	struct hct_tcq_tables *t = &u->m.t;
 	size_t segment = (size_t)1 << t->segment_log2;
 	float *found = malloc(whole(n) * sizeof *found);
+	struct hct_searcher searcher = {.simd = simd};
 
 	u->m.elements = n;
 	u->m.first = first;
@@ -205,8 +206,8 @@ static void code(struct subject *u, hct_simd simd, size_t n, uint64_t first)
 		for (size_t i = 0; i < whole(n); i++)
 			found[i] = u->values[i] - found[i];
 		memset(out + room, 0xa5, CANARY);
-		u->m.length[l] = hct_tcq_encode_layer(t, l, u->encoder, simd, u->values, n, first,
-						      1, u->scratch, out);
+		u->m.length[l] = hct_tcq_encode_layer(t, l, u->encoder, &searcher, u->values, n,
+						      first, 1, u->scratch, out);
 		assert_true(u->m.length[l] <= room);
 		for (unsigned i = 0; i < CANARY; i++)
 			assert_int_equal(out[room + i], 0xa5);
