@@ -113,7 +113,7 @@ class Cluster:
                 )
             )
 
-    def await_or_fail(self, condition, what, timeout=30.0):
+    def await_or_fail(self, condition, what, timeout=120.0):
         if not wait_until(condition, timeout, interval=0.05):
             queue = self.run("squeue", expect=None).stdout
             pytest.fail(f"after {timeout:.0f} s: {what}\n{queue}\n{self.logs()}", pytrace=False)
@@ -157,7 +157,7 @@ class Cluster:
         self.await_or_fail(munge_socket.exists, "munged does not answer")
         self.start("slurmctld", "-D", "-f", self.folder / "slurm.conf")
         self.start("slurmd", "-D", "-f", self.folder / "slurm.conf")
-        self.await_or_fail(self.is_idle, "the node is not there", 60.0)
+        self.await_or_fail(self.is_idle, "the node is not there")
 
     def down(self):
         """Ends jobs first, then what was started, the last one first."""

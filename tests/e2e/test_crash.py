@@ -16,33 +16,21 @@ from helpers import (
     EXIT_OK,
     EXIT_SYSTEM,
     MKHCT,
-    ROOT,
     is_sanitized,
     run,
     tree_digests,
     wait_until,
 )
 from mkhct_tool import listing, make_sparse
+from shim_tool import CRASH, library, preload
 
-CRASH = ROOT / "tests/crash"
 KEPT = "what is done is kept"
 # Of tests with a page that cannot be read: what the fault abandons loses its memory (writer/model.h).
 LEAKS = "verify_asan_link_order=0:detect_leaks=0"
 
 
-@pytest.fixture(scope="module")
-def shim():
-    """The library of the tests that make calls fail."""
-    path = BUILD / "tests/shim.so"
-    if not path.exists() or path.stat().st_mtime < (CRASH / "shim.c").stat().st_mtime:
-        path.parent.mkdir(exist_ok=True)
-        command = [os.environ.get("CC", "cc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-fPIC",
-                   "-shared", "-o", str(path), str(CRASH / "shim.c"), "-ldl"]  # fmt: skip
-        subprocess.run(command, check=True)
-    return path
-
-
 def harness(name, *words, **env):
+    library()
     done = run(sys.executable, "-B", CRASH / name, *words, expect=None,
                env={"HCT_BUILD": str(BUILD), **env})  # fmt: skip
     assert done.returncode == EXIT_OK, done.stdout + done.stderr
@@ -53,11 +41,11 @@ def test_killed_at_any_moment():
 
 
 @pytest.mark.parametrize("fault", ["kill", "half", "short", "enospc", "full", "eio", "dead", "erofs"])
-def test_any_call_can_fail(shim, fault):
+def test_any_call_can_fail(fault):
     harness("faults.py", fault, HCT_FAULTS="8")
 
 
-def test_any_state_of_the_disk_after_a_power_cut(shim):
+def test_any_state_of_the_disk_after_a_power_cut():
     harness("power.py", HCT_STATES="40" if is_sanitized() else "160")
 
 
@@ -73,31 +61,26 @@ def source(tmp_path):
     return folder
 
 
-def preload(shim):
-    """Environment that has the library; AddressSanitizer wants to be first, or told not to look."""
-    return {"LD_PRELOAD": str(shim), "ASAN_OPTIONS": "verify_asan_link_order=0"}
-
-
-def shimmed(shim, source, out, **env):
+def shimmed(source, out, **env):
     return run(MKHCT, "--lossless", "-q", source, out, expect=None,
-               env={**preload(shim), "SHIM_ROOT": str(out), "SHIM_SOURCE": str(source), **env})
+               env=preload(SHIM_ROOT=str(out), SHIM_SOURCE=str(source), **env))
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_a_read_that_fails_once_is_made_again(shim, source, tmp_path, at):
-    done = shimmed(shim, source, tmp_path / "out", SHIM_ONLY="read", SHIM_AT=str(at), SHIM_DO="5")
+def test_a_read_that_fails_once_is_made_again(source, tmp_path, at):
+    done = shimmed(source, tmp_path / "out", SHIM_ONLY="read", SHIM_AT=str(at), SHIM_DO="5")
     assert done.returncode == EXIT_OK, done.stderr
 
 
-def test_a_page_that_comes_back_is_read(shim, source, tmp_path):
-    done = shimmed(shim, source, tmp_path / "out", SHIM_BAD_PAGE="9000", SHIM_BAD_PAGE_MS="300",
+def test_a_page_that_comes_back_is_read(source, tmp_path):
+    done = shimmed(source, tmp_path / "out", SHIM_BAD_PAGE="9000", SHIM_BAD_PAGE_MS="300",
                    ASAN_OPTIONS=LEAKS)  # fmt: skip
     assert done.returncode == EXIT_OK, done.stderr
 
 
-def test_a_page_that_stays_bad_ends_the_run_and_keeps_what_is_done(shim, source, tmp_path):
+def test_a_page_that_stays_bad_ends_the_run_and_keeps_what_is_done(source, tmp_path):
     out, reference = tmp_path / "out", tmp_path / "reference"
-    done = shimmed(shim, source, out, SHIM_BAD_PAGE="9000", ASAN_OPTIONS=LEAKS)
+    done = shimmed(source, out, SHIM_BAD_PAGE="9000", ASAN_OPTIONS=LEAKS)
     assert done.returncode == EXIT_SYSTEM
     assert re.fullmatch(r"mkhct: [^\n]*model\.safetensors: cannot be read[^\n]*\n", done.stderr)
     assert KEPT in done.stderr
@@ -147,13 +130,13 @@ def test_the_second_is_refused_and_leaves_the_first_alone(source, tmp_path):
     assert sorted(os.listdir(out / ".hct")) == ["report.html", "report.json"]
 
 
-def test_one_that_comes_too_late_does_not_write_over_what_is_there(shim, source, tmp_path):
+def test_one_that_comes_too_late_does_not_write_over_what_is_there(source, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     late = subprocess.Popen([MKHCT, "-q", "--lossless", source, out], text=True,
                             stderr=subprocess.PIPE,
-                            env={**os.environ, **preload(shim), "SHIM_ROOT": str(out),
-                                 "SHIM_AT": "1", "SHIM_DO": "stop"})  # fmt: skip
+                            env={**os.environ,
+                                 **preload(SHIM_ROOT=str(out), SHIM_AT="1", SHIM_DO="stop")})  # fmt: skip
     try:
         os.waitid(os.P_PID, late.pid, os.WSTOPPED | os.WNOWAIT)
         run(MKHCT, "--lossless", "-q", source, out)

@@ -19,7 +19,7 @@ from helpers import (
     make_safetensors,
     run,
 )
-from mkhct_tool import listing, make_sparse, refuse, small_tensors, start
+from mkhct_tool import listing, make_sparse, refuse, start
 from resume_tool import run_limited, stop, two  # noqa: F401
 
 # Members besides event and time of each kind; those of a report are in test_mkhct_output.py.

@@ -6,7 +6,8 @@ import numpy as np
 from helpers import EXIT_OK, EXIT_SYSTEM, MKHCT, ROOT, make_safetensors, random_tensor, run
 from mkhct_tool import listing
 from resume_tool import go_on, same_bundle, state, two  # noqa: F401
-from test_crash import KEPT, preload, shim  # noqa: F401
+from shim_tool import preload
+from test_crash import KEPT
 
 sys.path.insert(0, str(ROOT / "tests/crash"))
 
@@ -23,7 +24,7 @@ def make_old(source):
     return source.parent / "old"
 
 
-def test_old_files_that_cannot_be_removed(shim, two, tmp_path):  # noqa: F811
+def test_old_files_that_cannot_be_removed(two, tmp_path):
     """--force: none of them is left in a bundle that is said to be finished."""
     from trace import calls  # noqa: PLC0415
 
@@ -33,8 +34,8 @@ def test_old_files_that_cannot_be_removed(shim, two, tmp_path):  # noqa: F811
         out, trace = tmp_path / f"out-{at}", tmp_path / f"trace-{at}"
         run("cp", "-a", old, out)
         done = run(MKHCT, "-q", "-f", "--lossless", two, out, expect=None,
-                   env={**preload(shim), "SHIM_ROOT": str(out), "SHIM_TRACE": str(trace),
-                        "SHIM_ONLY": "unlink", "SHIM_AT": str(at), "SHIM_DO": "5"})  # fmt: skip
+                   env=preload(SHIM_ROOT=str(out), SHIM_TRACE=str(trace), SHIM_ONLY="unlink",
+                               SHIM_AT=str(at), SHIM_DO="5"))  # fmt: skip
         if done.returncode != EXIT_OK:
             assert done.returncode == EXIT_SYSTEM, done.stderr
             (line,) = done.stderr.splitlines()

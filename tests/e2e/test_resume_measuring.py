@@ -1,6 +1,5 @@
 """mkhct: what --bpw, --size and --policy adaptive have measured outlives an interruption."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -19,7 +18,6 @@ from helpers import (
     random_tensor,
     run,
     tree_digests,
-    wait_until,
     weights,
 )
 from mkhct_tool import listing, start
@@ -27,12 +25,12 @@ from resume_tool import (
     CHECKPOINT,
     entry,
     go_on,
-    half_of,
     refuse_to_go_on,
     same_bundle,
     state,
     stop,
 )
+from shim_tool import preload
 
 MEASURED = ".hct/measured"
 BEGIN, FRAME, KEY = 24, 12, 64  # measured.h
@@ -97,14 +95,22 @@ def records(out, name=MEASURED):
 
 
 def interrupt(source, out, *options, after, sig=signal.SIGKILL, name=MEASURED):
-    """Begins, or goes on, until there are `after` measurements, and ends it with the signal.  False
-    when it ended by itself before, which then went well."""
-    process = start("-q", "-j1", *options, source, out)
-    wait_until(lambda: len(records(out, name)) >= after or process.poll() is not None, timeout=120,
-               interval=0.001)
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(sig)
-    _, errors = process.communicate(timeout=120)
+    """Begins, or goes on, and ends it with the signal when there are `after` measurements: it is
+    stopped before it writes the next one.  False when it ended by itself before, which then went
+    well."""
+    have = len(records(out, name)) if (out / name).exists() else -1  # the file's beginning
+    process = start("-q", "-j1", *options, source, out,
+                    env=preload(SHIM_ROOT=str(out), SHIM_PART=f"/{name}", SHIM_ONLY="write",
+                                SHIM_AT=str(after - have + 1), SHIM_DO="stop"))  # fmt: skip
+    try:
+        stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if stopped.si_code == os.CLD_STOPPED:
+            assert len(records(out, name)) == after
+            process.send_signal(sig)
+            process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     if process.returncode == 0:
         return False
     if sig == signal.SIGKILL:

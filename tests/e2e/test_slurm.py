@@ -12,39 +12,34 @@ from pathlib import Path
 import pytest
 import slurm
 from helpers import HCT, MKHCT, ROOT, make_sharded_model, run, tree_digests
+from shim_tool import preload
 
 SUBMIT = ROOT / "contrib" / "slurm" / "submit.sh"
 OPTIONS = ("--effort", "9", "--checkpoint-interval", "1")
 
-# Stands in for mkhct: becomes it, but the first run of each part is stopped as soon as a tensor
-# is saved, so that a test meets every part on its way whatever the speed of the machine.
+# Stands in for mkhct: becomes it, but the first run of each part is stopped before it saves its
+# state for the fifth time (tests/crash/shim.c), so that a test meets every part on its way whatever
+# the speed of the machine.
 HOLD = """#!{python} -B
-import os, re, signal, sys, time
+import os, re, sys, time
 words = " ".join(sys.argv[1:])
 part = "SLURM_JOB_ID" in os.environ and re.search(r"--shards (\\d+)/(\\d+)", words)
 mark = part and f"{marks}/" + part[1]
 if part and not os.path.exists(mark + ".met"):
     open(mark + ".met", "w").close()
+    os.environ.update({hold!r}, SHIM_ROOT=sys.argv[-1])
     me = os.getpid()
     if os.fork() == 0:
         if os.fork() == 0:
-            save = f"{{sys.argv[-1]}}/.hct/checkpoint-{{part[1]}}-of-{{part[2]}}.json"
             state = lambda: open(f"/proc/{{me}}/stat").read().rpartition(")")[2].split()[0]
-            def saved():
-                try:
-                    with open(save) as file:
-                        return re.search(r'"completed_tensors":\\s*[1-9]', file.read())
-                except FileNotFoundError:
-                    return False
             try:
-                while not saved() and state() != "Z":
-                    time.sleep(.001)
-                os.kill(me, signal.SIGSTOP)
                 while state() not in "TZ":
-                    time.sleep(.001)
-                held = state() == "T"
+                    time.sleep(.01)
+                save = f"{{sys.argv[-1]}}/.hct/checkpoint-{{part[1]}}-of-{{part[2]}}.json"
+                with open(save) as file:
+                    held = re.search(r'"completed_tensors":\\s*[1-9]', file.read())
             except OSError:
-                held = False
+                held = None
             with open(mark + ".new", "w") as file:
                 file.write(str(me) if held else "0")
             os.rename(mark + ".new", mark + ".held")
@@ -76,11 +71,14 @@ class Work:
         self.cluster, self.source, self.folder = cluster, source, folder
         self.bundle = folder / "shared bundle.hct"
         self.mkhct = folder / "mkhct"
-        self.mkhct.write_text(HOLD.format(python=sys.executable, marks=folder, mkhct=str(MKHCT)))
+        hold = preload(SHIM_ONLY="rename", SHIM_AT="5", SHIM_DO="stop")
+        self.mkhct.write_text(
+            HOLD.format(python=sys.executable, marks=folder, mkhct=str(MKHCT), hold=hold)
+        )
         self.mkhct.chmod(0o755)
 
     def submit(self, *options, mkhct=None, expect=0, words=OPTIONS, env=None):
-        command = ["timeout", "60", SUBMIT, "--cpus", "1", "--memory", "256M", "--logs", self.folder, *options]
+        command = ["timeout", "180", SUBMIT, "--cpus", "1", "--memory", "256M", "--logs", self.folder, *options]
         env = {"MKHCT": str(mkhct or self.mkhct), "MKHCT_PAUSE": "1", **(env or {})}
         return self.cluster.run(
             *command, self.source, self.bundle, "--", *words,
@@ -95,14 +93,14 @@ class Work:
         mark = self.folder / f"{part}.held"
         self.cluster.await_or_fail(mark.exists, f"part {part} does not run\n{self.logs()}")
         pid = int(mark.read_text())
-        assert pid, f"part {part} was done before it could be held: the model is too small"
+        assert pid, f"part {part} was not stopped with a tensor saved\n{self.logs()}"
         return pid
 
     def parts_on_disk(self):
         """{final name: inode} of model files that are under way."""
         return {p.name[1:-5]: p.stat().st_ino for p in self.bundle.glob(".*.hct.part")}
 
-    def await_state(self, job, wanted, timeout=60.0):
+    def await_state(self, job, wanted, timeout=180.0):
         self.cluster.await_or_fail(
             lambda: self.cluster.jobs().get(job, ("", 0))[0] == wanted,
             f"job {job} is not {wanted}: {self.cluster.jobs()}\n{self.logs()}", timeout,

@@ -2,17 +2,16 @@
 write to a model is another one on the way to the disk (tests/crash/shim.c)."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 from helpers import EXIT_OK, HCT, MKHCT, run
-from mkhct_tool import listing
+from mkhct_tool import start
 from resume_tool import entry, files_of, half_of, same_bundle, state, stop, two  # noqa: F401
-from test_crash import CRASH, KEPT, preload, shim  # noqa: F401
+from shim_tool import CRASH, preload
+from test_crash import KEPT
 
 EXIT_DAMAGE = 1
 LOSSLESS = "--lossless"
@@ -42,9 +41,9 @@ def plain(source, tmp_path_factory):
     return {LOSSLESS: folder / LOSSLESS, "--lossy": folder / "--lossy"}
 
 
-def flipped(shim, source, out, *options, at, expect=EXIT_OK, **env):  # noqa: F811
-    env = {**preload(shim), "SHIM_ROOT": str(out), "SHIM_PART": ".m.safetensors.hct.part",
-           "SHIM_ONLY": "write", "SHIM_DO": "flip", "SHIM_AT": str(at), **env}  # fmt: skip
+def flipped(source, out, *options, at, expect=EXIT_OK, **env):
+    env = preload(SHIM_ROOT=str(out), SHIM_PART=".m.safetensors.hct.part", SHIM_ONLY="write",
+                  SHIM_DO="flip", SHIM_AT=str(at), **env)  # fmt: skip
     return run(MKHCT, "--verify", *options, source, out, expect=expect, env=env)
 
 
@@ -59,10 +58,10 @@ def tensors_of(out):
 @pytest.mark.parametrize("jobs", ["-j1", "-j3"])
 @pytest.mark.parametrize("way", [LOSSLESS, "--lossy"])
 @pytest.mark.parametrize("at", [4, 9, 25])
-def test_what_went_wrong_once_is_written_again(shim, source, plain, tmp_path, way, jobs, at):  # noqa: F811
+def test_what_went_wrong_once_is_written_again(source, plain, tmp_path, way, jobs, at):
     out = tmp_path / "out"
     options = [LOSSLESS] if way == LOSSLESS else []
-    done = flipped(shim, source, out, *options, jobs, "--checkpoint-interval=1", at=at)
+    done = flipped(source, out, *options, jobs, "--checkpoint-interval=1", at=at)
     assert re.search(
         r"^mkhct: warning: [^\n]*m\.safetensors\.hct: t\.\d: chunk \d: the disk gave other bytes than "
         r"were written; the tensor is written again$", done.stderr, re.M), done.stderr  # fmt: skip
@@ -73,8 +72,8 @@ def test_what_went_wrong_once_is_written_again(shim, source, plain, tmp_path, wa
     run(HCT, "check", out)
 
 
-def test_events_tell_of_it(shim, source, tmp_path):  # noqa: F811
-    done = flipped(shim, source, tmp_path / "out", LOSSLESS, "--json", at=5)
+def test_events_tell_of_it(source, tmp_path):
+    done = flipped(source, tmp_path / "out", LOSSLESS, "--json", at=5)
     messages = [json.loads(line) for line in done.stdout.splitlines()]
     (warning,) = [m for m in messages if "written again" in json.dumps(m)]
     assert re.search(r"t\.\d: chunk \d: the disk gave other bytes", json.dumps(warning))
@@ -85,10 +84,10 @@ def test_events_tell_of_it(shim, source, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("way", [LOSSLESS, "--lossy"])
 @pytest.mark.parametrize("interval", ["1", "10s"])
-def test_what_stays_wrong_is_not_kept(shim, source, plain, tmp_path, way, interval):  # noqa: F811
+def test_what_stays_wrong_is_not_kept(source, plain, tmp_path, way, interval):
     out = tmp_path / "out"
     options = [LOSSLESS] if way == LOSSLESS else []
-    done = flipped(shim, source, out, *options, "-q", "--checkpoint-interval", interval, at=20,
+    done = flipped(source, out, *options, "-q", "--checkpoint-interval", interval, at=20,
                    SHIM_LASTS="1", expect=EXIT_DAMAGE)  # fmt: skip
     assert "also when it was written again" in done.stderr and KEPT in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -100,12 +99,12 @@ def test_what_stays_wrong_is_not_kept(shim, source, plain, tmp_path, way, interv
         assert files_of(out) == files_of(plain[way])
 
 
-def test_gives_in_when_twice_is_not_enough(shim, source, tmp_path):  # noqa: F811
+def test_gives_in_when_twice_is_not_enough(source, tmp_path):
     """A tensor whose lossy chunks come out wrong twice is lossless, and everybody says so."""
     # How many bad chunks it takes depends on how many are on their way when the first is found.
     for times in range(2, 40):
         out = tmp_path / f"out{times}"
-        done = flipped(shim, source, out, "-v", at=9, SHIM_LASTS="1", SHIM_TIMES=str(times),
+        done = flipped(source, out, "-v", at=9, SHIM_LASTS="1", SHIM_TIMES=str(times),
                        expect=None)  # fmt: skip
         if "the tensor is coded without loss" in done.stderr and done.returncode == EXIT_OK:
             break
@@ -118,22 +117,20 @@ def test_gives_in_when_twice_is_not_enough(shim, source, tmp_path):  # noqa: F81
 
 
 @pytest.mark.parametrize("interval", ["1", "10s"])
-def test_killed_before_the_check(shim, source, plain, tmp_path, interval):  # noqa: F811
+def test_killed_before_the_check(source, plain, tmp_path, interval):
     """No checkpoint has a chunk that was not checked: whenever it is killed after the fault, and
     gone on with without --verify, the bundle is sound."""
     for delay in (0.02, 0.1, 0.2, 0.4, 0.8):
         out = tmp_path / f"out{delay}"
-        env = {**os.environ, **preload(shim), "SHIM_ROOT": str(out), "SHIM_AT": "6",
-               "SHIM_PART": ".m.safetensors.hct.part", "SHIM_ONLY": "write", "SHIM_DO": "flip",
-               "SHIM_LASTS": "1"}  # fmt: skip
-        process = subprocess.Popen(
-            [MKHCT, "-q", "--verify", LOSSLESS, "-j2", "--checkpoint-interval", interval, source,
-             out], env=env, stderr=subprocess.DEVNULL)  # fmt: skip
+        env = preload(SHIM_ROOT=str(out), SHIM_PART=".m.safetensors.hct.part", SHIM_ONLY="write",
+                      SHIM_DO="flip", SHIM_AT="6", SHIM_LASTS="1")  # fmt: skip
+        process = start("-q", "--verify", LOSSLESS, "-j2", "--checkpoint-interval", interval,
+                        source, out, env=env)  # fmt: skip
         try:
             process.wait(timeout=delay)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.communicate()
         run(MKHCT, "-q", LOSSLESS, source, out)
         assert files_of(out) == files_of(plain[LOSSLESS])
 
@@ -189,12 +186,12 @@ def test_files_that_are_done(two, tmp_path, first, again):
 # The page cache -----------------------------------------------------------------------------
 
 
-def test_the_sample_is_read_from_the_disk(shim, source, tmp_path):  # noqa: F811
+def test_the_sample_is_read_from_the_disk(source, tmp_path):
     """The file is synced before it is measured."""
     def syncs(*options):
         out, trace = tmp_path / "out", tmp_path / "trace"
         run(MKHCT, "-q", *options, source, out,
-            env={**preload(shim), "SHIM_ROOT": str(out), "SHIM_TRACE": str(trace)})  # fmt: skip
+            env=preload(SHIM_ROOT=str(out), SHIM_TRACE=str(trace)))  # fmt: skip
         inode = (out / "m.safetensors.hct").stat().st_ino
         found = trace.read_bytes().count(f"\nsync {inode}\n".encode())
         trace.unlink()
