@@ -61,6 +61,14 @@ hct_error hct_write_all(int fd, const char *name, const void *src, size_t length
 	return HCT_OK;
 }
 
+hct_error hct_sync_out(int fd, const char *name, struct hct_diag *diag)
+{
+	if (fsync(fd) != 0)
+		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return HCT_OK;
+}
+
 int hct_open_standard_descriptors(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {

@@ -23,6 +23,10 @@ hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64
 hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,
 			struct hct_diag *diag);
 
+/* fsync; what is on the disk leaves the page cache then, where a model larger than memory would only
+ * push out what others need, and slow down what is written next.  Errors: HCT_ERR_IO. */
+hct_error hct_sync_out(int fd, const char *name, struct hct_diag *diag);
+
 /* Gives each of stdin, stdout and stderr that is closed a descriptor on which every use
  * fails as it would on a closed one, so that no file opened later gets its number and
  * with it what is meant for it.  The first thing in main.  Returns 0, or -1 when

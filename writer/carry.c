@@ -57,11 +57,14 @@ static hct_error pass_mark(struct copy *c, uint64_t at)
 
 static hct_error save(struct copy *c, struct hct_diag *diag)
 {
+	hct_error err;
+
 	if (!c->log || c->marked == c->saved || c->unsynced)
 		return HCT_OK;
-	if (fsync(c->out) != 0) {
+	err = hct_sync_out(c->out, c->out_name, diag);
+	if (err) {
 		c->unsynced = 1;
-		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", c->out_name);
+		return err;
 	}
 	c->saved = c->marked;
 	c->saved_at = hct_meter_now();

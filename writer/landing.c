@@ -1,12 +1,12 @@
 #include "landing.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
 
+#include "codec/io.h"
 #include "writer/checkpoint.h"
 #include "writer/folder.h"
 #include "writer/place.h"
@@ -35,9 +35,7 @@ static void *land(void *arg)
 	struct mkhct_landing *l = arg;
 	const struct mkhct_output *o = l->o;
 
-	if (fsync(l->fd) != 0)
-		l->error = hct_fail_errno(&l->diag, errno, "%s: cannot be written to disk",
-					  o->slots[l->slot].shown);
+	l->error = hct_sync_out(l->fd, o->slots[l->slot].shown, &l->diag);
 	if (!l->error && l->new_names)
 		l->error = mkhct_folder_sync_names(o, l->slot, &l->diag);
 	if (l->error)

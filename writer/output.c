@@ -512,10 +512,8 @@ int mkhct_output_has(const struct mkhct_output *o, size_t i)
 
 hct_error mkhct_output_sync(int fd, const char *name, struct hct_diag *diag)
 {
-	hct_error err = HCT_OK;
+	hct_error err = hct_sync_out(fd, name, diag);
 
-	if (fsync(fd) != 0)
-		err = hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
 	if (close(fd) != 0 && !err)
 		err = hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
 	return err;

@@ -1,6 +1,5 @@
 #include "pipeline.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "codec/hct.h"
+#include "codec/io.h"
 #include "writer/interrupt.h"
 #include "writer/jobs.h"
 
@@ -198,7 +198,7 @@ hct_error mkhct_pipeline_save(pipeline *p, struct hct_diag *diag)
 	struct mkhct_standing standing = {.tensors = p->to_append,
 					  .chunks = p->append_chunk,
 					  .bytes = hct_appender_bytes(p->appender)};
-	hct_error err = HCT_OK;
+	hct_error err;
 
 	if (!task->ledger)
 		return HCT_OK;
@@ -206,8 +206,9 @@ hct_error mkhct_pipeline_save(pipeline *p, struct hct_diag *diag)
 	if (p->unsynced)
 		return hct_fail(diag, HCT_ERR_IO, "%s: cannot be written to disk", p->out_name);
 	p->unsynced = 1;
-	if (fsync(p->out) != 0)
-		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", p->out_name);
+	err = hct_sync_out(p->out, p->out_name, diag);
+	if (err)
+		return err;
 	err = mkhct_ledger_save(task->ledger, p->appender, task->results, diag);
 	if (!err)
 		err = mkhct_ledger_sync(task->ledger, diag);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "codec/checksum.h"
+#include "codec/io.h"
 #include "codec/metrics.h"
 #include "writer/interrupt.h"
 
@@ -162,15 +163,6 @@ static hct_error verify_tensor(struct verify *v, size_t tensor, struct mkhct_res
 	return err;
 }
 
-/* From here on the file is read from the disk, if the kernel does as it is asked. */
-static hct_error forget_pages(int fd, const char *name, struct hct_diag *diag)
-{
-	if (fdatasync(fd) != 0)
-		return hct_fail_errno(diag, errno, "%s: cannot be written to disk", name);
-	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	return HCT_OK;
-}
-
 static hct_error start(struct verify *v, struct hct_diag *diag)
 {
 	v->workers = calloc(hct_pool_threads(mkhct_compressor_pool(v->c)), sizeof(*v->workers));
@@ -210,7 +202,8 @@ hct_error mkhct_verify(struct mkhct_compressor *c, const struct mkhct_model *mod
 
 	if (!(fraction > 0))
 		return HCT_OK;
-	err = forget_pages(fd, out_name, diag);
+	/* From here on the file is read from the disk. */
+	err = hct_sync_out(fd, out_name, diag);
 	if (!err)
 		err = start(&v, diag);
 	for (size_t i = 0; !err && i < model->st.count; i++) {
@@ -242,7 +235,7 @@ hct_error mkhct_verify_file(struct mkhct_compressor *c, int fd, const char *name
 	if (err)
 		return err;
 	v.reader = reader;
-	err = forget_pages(fd, name, diag);
+	err = hct_sync_out(fd, name, diag);
 	if (!err)
 		err = start(&v, diag);
 	if (!err && tick)

@@ -1,12 +1,24 @@
 """--memory bounds what mkhct has resident, pages of the source included, whatever the tensors."""
 
+import ctypes
 import json
+import mmap
 import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
-from helpers import HCT, MKHCT, ROOT, is_sanitized, peak_memory, run
+from helpers import (
+    HCT,
+    MKHCT,
+    ROOT,
+    is_sanitized,
+    make_safetensors,
+    peak_memory,
+    random_tensor,
+    run,
+)
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -96,3 +108,41 @@ def test_a_bundle_as_source(large, tmp_path):
     peak_of(256 * MIB, first, second, "--encoder", "tcq", "--retention", ".5", "-j2")
     assert peak_memory(HCT, "extract", second, back) <= READER
     assert (back / "model.safetensors").stat().st_size == (large / "model.safetensors").stat().st_size
+
+
+# The page cache -----------------------------------------------------------------------------
+
+
+def resident(path):
+    """Bytes of a file that the page cache holds."""
+    size, libc = path.stat().st_size, ctypes.CDLL(None, use_errno=True)
+    pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE) as view:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(view))
+        assert libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), pages) == 0
+    return sum(page & 1 for page in pages.raw) * mmap.PAGESIZE
+
+
+def lets_go_of_pages(path):
+    """Whether files of this file system leave the page cache when that is asked for."""
+    path.write_bytes(os.urandom(MIB))
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return resident(path) == 0
+
+
+@pytest.mark.parametrize("interval", ["1", "60s"])
+def test_what_is_written_leaves_the_page_cache(tmp_path, interval):
+    """There it would push out what others need, and nothing reads it soon."""
+    if not lets_go_of_pages(tmp_path / "probe"):
+        pytest.skip("this file system keeps its files in memory")
+    source, out, rng = tmp_path / "source", tmp_path / "out", np.random.default_rng(1)
+    source.mkdir()
+    tensors = {f"{i}": random_tensor(rng, "BF16", (1024, 2048)) for i in range(4)}
+    make_safetensors(source / "model.safetensors", tensors)
+    (source / "model.onnx").write_bytes(os.urandom(8 * MIB))
+    run(MKHCT, "-q", "--lossless", "--checkpoint-interval", interval, source, out)
+    for name in "model.safetensors.hct", "model.onnx":
+        assert (out / name).stat().st_size >= 8 * MIB
+        assert resident(out / name) <= MIB, name
