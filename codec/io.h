@@ -23,8 +23,8 @@ hct_error hct_read_at(int fd, const char *name, void *dst, size_t length, uint64
 hct_error hct_write_all(int fd, const char *name, const void *src, size_t length,
 			struct hct_diag *diag);
 
-/* fsync; what is on the disk leaves the page cache then, where a model larger than memory would only
- * push out what others need, and slow down what is written next.  Errors: HCT_ERR_IO. */
+/* fsync; what is on the disk leaves the page cache then, where a model larger than memory would
+ * only push out what others need, and slow down what is written next.  Errors: HCT_ERR_IO. */
 hct_error hct_sync_out(int fd, const char *name, struct hct_diag *diag);
 
 /* Gives each of stdin, stdout and stderr that is closed a descriptor on which every use
